@@ -1,0 +1,6 @@
+//! Sampan.
+
+pub mod addr;
+pub mod nat64;
+pub mod time;
+pub mod xlat;

@@ -1,0 +1,3 @@
+//! Layer 2: stateless translation.
+
+pub mod pref64;
