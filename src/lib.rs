@@ -3,4 +3,6 @@
 pub mod addr;
 pub mod nat64;
 pub mod time;
+pub mod verdict;
+pub mod wire;
 pub mod xlat;

@@ -1,3 +1,24 @@
-//! Layer 3: the RFC 6146 engine.
+//! Layer 3: the stateful NAT64 engine of RFC 6146.
+//!
+//! [`engine::Engine`] is what one worker runs. A packet's way follows the RFC: its tuple and owner ([`steer`]),
+//! filtering and updating of bindings and sessions ([`outbound`], [`inbound`], [`tcp`], [`bib`], [`session`]),
+//! translation (`xlat`), hairpinning (back into [`inbound`]). Time and randomness are arguments; there is no
+//! clock, socket or thread in here.
 
+pub mod bib;
+pub mod engine;
+mod errors;
+mod inbound;
+pub mod index;
+pub mod lease;
+mod outbound;
+mod permission;
+pub mod pool4;
+mod rows;
+pub mod session;
 pub mod settings;
+pub mod slab;
+pub mod steer;
+pub mod subscriber;
+pub mod tcp;
+pub mod wheel;

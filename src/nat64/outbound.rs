@@ -1,0 +1,257 @@
+//! Packets from IPv6 (RFC 6146 §3.5.1–3.5.3, from the inside): find or make binding and session, translate, and
+//! turn round what is meant for another client (§3.8).
+
+use super::bib::Binding;
+use super::engine::{Engine, Sink, Step};
+use super::lease::{NoPort, Request};
+use super::session::{Key6, Session};
+use super::settings::Protocol;
+use super::tcp::{self, Lifetime, Side, State};
+use crate::addr::is_illegal_source6;
+use crate::time::Instant;
+use crate::verdict::{DropReason, Sent, Verdict};
+use crate::wire::icmp::Icmp;
+use crate::wire::ipv6::View6;
+use crate::wire::l4::{Payload, TcpFlags};
+use crate::wire::packet::{Checksum, PacketBuf};
+use crate::xlat::v6_to_v4;
+use crate::xlat::{Delta, FlowPair, Notice, Refusal};
+
+impl Engine {
+    #[inline]
+    pub(super) fn outbound(
+        &mut self,
+        now: Instant,
+        view: &View6,
+        packet: &mut PacketBuf,
+        sink: &mut impl Sink,
+    ) -> Step {
+        match self.try_outbound(now, view, packet, sink) {
+            Ok(step) => step,
+            Err(refusal) => self.refuse6(now, refusal, view, packet, sink),
+        }
+    }
+
+    #[inline]
+    fn try_outbound(
+        &mut self,
+        now: Instant,
+        view: &View6,
+        packet: &mut PacketBuf,
+        sink: &mut impl Sink,
+    ) -> Result<Step, Refusal> {
+        if self.settings.pool6.iter().any(|p| p.contains(view.src)) {
+            return Err(DropReason::SourceInPool6.into());
+        }
+        let pool6 = self.settings.pool6.iter().position(|p| p.contains(view.dst));
+        let Some((pool6, dst4)) =
+            pool6.and_then(|i| Some((i as u8, self.pref64(i as u8)?.extract(view.dst)?)))
+        else {
+            return Err(DropReason::NotPool6.into());
+        };
+        let (protocol, port6, peer_port, flags) = match view.payload {
+            Payload::Tcp(tcp) => (Protocol::Tcp, tcp.src, tcp.dst, tcp.flags),
+            Payload::Udp(udp) => (Protocol::Udp, udp.src, udp.dst, TcpFlags::default()),
+            Payload::Icmp(Icmp::Echo { id, .. }) => (Protocol::Icmp, id, 0, TcpFlags::default()),
+            Payload::Icmp(Icmp::Error { .. }) => {
+                self.translate_error6(view, packet)?;
+                return Ok(self.send_or_turn(now, packet, sink));
+            }
+            Payload::Icmp(Icmp::Other { .. }) => return Err(DropReason::IcmpType.into()),
+            Payload::Fragment => return Err(DropReason::Fragment.into()),
+            Payload::Other(_) => return Err(DropReason::UnknownProtocol.with(Notice::Protocol)),
+        };
+        let key = Key6 { protocol, src6: view.src, port6, pool6, dst4, peer_port };
+        let slot = match self.sessions.find6(&key) {
+            Some(slot) if !self.is_over(now, slot) => {
+                self.refresh6(now, slot, flags);
+                slot
+            }
+            _ => self.new_session6(now, view, packet, &key, flags)?,
+        };
+        let Some(session) = self.sessions.get(slot) else { return Err(DropReason::NoSession.into()) };
+        let mut rewrite = session.rewrite4();
+        if let Some(prefix) = self.pref64(pool6)
+            && prefix.prefix().len() < 96
+            && prefix.embed(dst4) != view.dst
+        {
+            // The client wrote a suffix: its checksum covers that, not the Y' that we answer from.
+            rewrite.delta = Delta::v6_to_v4(&FlowPair {
+                src6: view.src,
+                port6,
+                dst6: view.dst,
+                src4: rewrite.src,
+                port4: rewrite.src_port,
+                dst4,
+                peer_port,
+            });
+        }
+        let turns = self.pool.contains(dst4);
+        let segments = packet.segments(view.l4 + view.payload.header_len());
+        let context = v6_to_v4::Context {
+            hop: self.hop(turns),
+            // A hairpinned packet does not leave on the IPv4 side.
+            mtu4: if turns { u16::MAX } else { self.settings.mtu.v4 },
+            id: self.next_ident(segments),
+        };
+        let plan = v6_to_v4::plan(view, packet, &rewrite, &context)?;
+        plan.apply(packet);
+        if turns {
+            return Ok(self.send_or_turn(now, packet, sink));
+        }
+        Ok(sent(sink.send(packet, Sent::Translated)))
+    }
+
+    /// Sends an IPv4 packet, or turns it round when it is for our own pool (RFC 6146 §3.8).
+    fn send_or_turn(&mut self, now: Instant, packet: &mut PacketBuf, sink: &mut impl Sink) -> Step {
+        let view = match packet.parse() {
+            Ok(crate::wire::packet::View::V4(view)) => view,
+            Ok(crate::wire::packet::View::V6(_)) => return DropReason::BadVersion.into(),
+            Err(reason) => return reason.into(),
+        };
+        if !self.pool.contains(view.dst) {
+            return sent(sink.send(packet, Sent::Translated));
+        }
+        match self.steering.owner4(&view, packet.bytes(), &self.pool) {
+            Ok(owner) if owner == self.worker => self.inbound(now, &view, packet, sink),
+            Ok(worker) => Step::Pass { worker },
+            Err(reason) => reason.into(),
+        }
+    }
+
+    #[inline]
+    fn refresh6(&mut self, now: Instant, slot: u32, flags: TcpFlags) {
+        let Some(session) = self.sessions.get(slot) else { return };
+        let (state, lifetime) = match session.protocol {
+            Protocol::Tcp => tcp::segment(session.state, Side::V6, flags),
+            Protocol::Udp => (State::Active, Lifetime::Udp),
+            Protocol::Icmp => (State::Active, Lifetime::Icmp),
+        };
+        self.update(now, slot, state, lifetime);
+    }
+
+    /// A flow that has no session: checks that it may have one, and makes what is missing.
+    fn new_session6(
+        &mut self,
+        now: Instant,
+        view: &View6,
+        packet: &PacketBuf,
+        key: &Key6,
+        flags: TcpFlags,
+    ) -> Result<u32, Refusal> {
+        if is_illegal_source6(view.src) {
+            return Err(DropReason::IllegalSource.into());
+        }
+        // What cannot be translated must not leave state behind; `plan` says the same about later packets.
+        if let Payload::Udp(udp) = view.payload
+            && udp.no_checksum
+            && packet.offload.checksum == Checksum::Complete
+        {
+            return Err(DropReason::UdpZeroChecksum.into());
+        }
+        if !self.units.serve(view.src) {
+            return Err(DropReason::SourceNotServed.with(Notice::Prohibited));
+        }
+        self.check_peer(key.dst4, key.pool6).map_err(|reason| reason.with(Notice::Prohibited))?;
+        let (state, lifetime) = match key.protocol {
+            // RFC 6146 §3.5.2.2: in CLOSED only a SYN from the inside makes a session.
+            Protocol::Tcp if !flags.has(TcpFlags::SYN) || flags.has(TcpFlags::RST | TcpFlags::ACK) => {
+                return Err(DropReason::NoSession.into());
+            }
+            Protocol::Tcp => (State::V6Init, Lifetime::TransOpen),
+            Protocol::Udp => (State::Active, Lifetime::Udp),
+            Protocol::Icmp => (State::Active, Lifetime::Icmp),
+        };
+        let bib = match self.bib.find6(key.protocol, key.src6, key.port6) {
+            Some(bib) => bib,
+            None => self.new_binding(key)?,
+        };
+        let Some(binding) = self.bib.get(bib) else { return Err(DropReason::NoBib.into()) };
+        let flow = FlowPair {
+            src6: key.src6,
+            port6: key.port6,
+            // Y' as we answer from it: with zero suffix bits, whatever the client wrote.
+            dst6: self.pref64(key.pool6).map_or(view.dst, |p| p.embed(key.dst4)),
+            src4: binding.src4,
+            port4: binding.port4,
+            dst4: key.dst4,
+            peer_port: key.peer_port,
+        };
+        let session = Session {
+            src6: key.src6,
+            src4: binding.src4,
+            dst4: key.dst4,
+            port6: key.port6,
+            port4: binding.port4,
+            peer_port: key.peer_port,
+            pool6: key.pool6,
+            protocol: key.protocol,
+            state,
+            delta: Delta::v6_to_v4(&flow),
+            bib,
+            deadline: 0,
+            due: 0,
+            before: 0,
+            behind: 0,
+        };
+        self.add_session(now, session, lifetime).map_err(|reason| {
+            self.drop_binding_if_unused(bib);
+            reason.with(Notice::Unreachable)
+        })
+    }
+
+    /// RFC 6146 §3.5.1.1, §3.5.2.3, §3.5.3: a port of the client's own blocks.
+    fn new_binding(&mut self, key: &Key6) -> Result<u32, Refusal> {
+        let full = || DropReason::TableFull.with(Notice::Unreachable);
+        let prefix = self.steering.subscriber(key.src6);
+        let Some(subscriber) = self.subscribers.find_or_insert(prefix) else { return Err(full()) };
+        let Some(owner) = self.subscribers.get_mut(subscriber) else { return Err(full()) };
+        let request = Request {
+            subscriber: prefix,
+            shard: self.steering.shard(prefix),
+            client: key.src6.to_bits(),
+            port: key.port6,
+            protocol: key.protocol,
+        };
+        let lease = match self.leases.take(&request, &mut owner.leases, &self.pool, &self.settings.key) {
+            Ok(lease) => lease,
+            Err(no_port) => {
+                self.subscribers.remove_if_idle(subscriber);
+                // the IPv6 twin of "host unreachable".
+                return Err(match no_port {
+                    NoPort::Exhausted => DropReason::PortsExhausted.with(Notice::Unreachable),
+                    NoPort::TableFull => full(),
+                });
+            }
+        };
+        owner.bindings += 1;
+        let (src4, port4) = match self.leases.transport(&lease) {
+            Some(transport) => transport,
+            None => (std::net::Ipv4Addr::UNSPECIFIED, 0),
+        };
+        let binding = Binding {
+            src6: key.src6,
+            port6: key.port6,
+            port4,
+            src4,
+            protocol: key.protocol,
+            pool6: key.pool6,
+            sessions: 0,
+            subscriber,
+            lease,
+        };
+        self.bib.insert(binding).map_err(|binding| {
+            if let Some(owner) = self.subscribers.get_mut(subscriber) {
+                owner.bindings -= 1;
+                self.leases.give_back(binding.lease, &mut owner.leases);
+            }
+            self.subscribers.remove_if_idle(subscriber);
+            full()
+        })
+    }
+}
+
+/// The verdict on a packet that was given to the device.
+pub(super) const fn sent(accepted: bool) -> Step {
+    Step::Done(if accepted { Verdict::Translated } else { Verdict::Dropped(DropReason::DeviceWrite) })
+}

@@ -1,0 +1,90 @@
+//! When sessions are looked at again: a wheel of quarter seconds with intrusive lists.
+//!
+//! A packet only writes the session's deadline. When the wheel comes to a session whose deadline has moved on,
+//! the session goes to its new place; so refreshing costs the packet path nothing but that write.
+
+use super::session::Sessions;
+use super::slab::NIL;
+use crate::time::Instant;
+use std::time::Duration;
+
+/// Quarter seconds since the clock's origin.
+pub type Tick = u32;
+/// Slots of the wheel: 8,192 s. Later deadlines wait in the last slot and are looked at again.
+const SLOTS: u32 = 32_768;
+const NANOS_PER_TICK: u64 = 250_000_000;
+
+/// The wheel of one worker.
+pub struct Wheel {
+    heads: Box<[u32]>,
+    /// First tick that has not been worked off.
+    at: Tick,
+}
+
+/// The tick that `now` lies in.
+#[inline]
+pub const fn tick(now: Instant) -> Tick {
+    (now.as_nanos() / NANOS_PER_TICK) as Tick
+}
+
+/// First tick at which `lifetime` from `now` is over for sure.
+#[inline]
+pub const fn deadline(now: Instant, lifetime: Duration) -> Tick {
+    let nanos = now.as_nanos().saturating_add(lifetime.as_nanos() as u64);
+    nanos.div_ceil(NANOS_PER_TICK) as Tick
+}
+
+impl Wheel {
+    /// A wheel that starts at `now`.
+    pub fn new(now: Instant) -> Self {
+        Self { heads: vec![NIL; SLOTS as usize].into_boxed_slice(), at: tick(now) }
+    }
+
+    /// Puts session `slot` where its deadline says.
+    pub fn add(&mut self, sessions: &mut Sessions, slot: u32) {
+        let Some(session) = sessions.get_mut(slot) else { return };
+        let due = session.deadline.clamp(self.at, self.at + SLOTS - 1);
+        let head = &mut self.heads[(due % SLOTS) as usize];
+        session.due = due;
+        session.before = NIL;
+        session.behind = *head;
+        let behind = *head;
+        *head = slot;
+        if let Some(behind) = sessions.get_mut(behind) {
+            behind.before = slot;
+        }
+    }
+
+    /// Takes session `slot` out, wherever it is.
+    pub fn remove(&mut self, sessions: &mut Sessions, slot: u32) {
+        let Some(session) = sessions.get(slot) else { return };
+        let (before, behind, due) = (session.before, session.behind, session.due);
+        match sessions.get_mut(before) {
+            Some(before) => before.behind = behind,
+            None => self.heads[(due % SLOTS) as usize] = behind,
+        }
+        if let Some(behind) = sessions.get_mut(behind) {
+            behind.before = before;
+        }
+    }
+
+    /// The next session whose time has come at `now`, taken out of the wheel; sessions whose deadline has moved
+    /// go to their new place on the way. Looks at no more than `budget` sessions, and counts it down.
+    pub fn next_due(&mut self, sessions: &mut Sessions, now: Instant, budget: &mut u32) -> Option<u32> {
+        let now = tick(now);
+        while self.at <= now {
+            let slot = self.heads[(self.at % SLOTS) as usize];
+            if slot == NIL {
+                self.at += 1;
+                continue;
+            }
+            *budget = budget.checked_sub(1)?;
+            self.remove(sessions, slot);
+            if sessions.get(slot).is_some_and(|s| s.deadline <= self.at) {
+                return Some(slot);
+            }
+            self.add(sessions, slot);
+        }
+        None
+    }
+}

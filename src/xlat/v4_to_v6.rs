@@ -1,0 +1,156 @@
+//! IPv4 → IPv6 for TCP, UDP and echo. Read RFC 7915 §4 first.
+
+use std::net::Ipv6Addr;
+
+use super::{Hop, Notice, Refusal, Rewrite, Transport, edit_echo, edit_ports, is_partial, move_offload};
+use crate::verdict::DropReason;
+use crate::wire::checksum::pseudo6;
+use crate::wire::icmp::{Icmp, v6};
+use crate::wire::ipv4::View4;
+use crate::wire::ipv6::{self, Header6};
+use crate::wire::l4::{self, Payload};
+use crate::wire::packet::{Checksum, GsoKind, PacketBuf};
+
+/// A whole translation, ready to be applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    header: Header6,
+    rewrite: Rewrite<Ipv6Addr>,
+    transport: Transport,
+    l4: usize,
+    l4_header: usize,
+    /// Cut the result so that each piece has at most this many bytes; pieces carry this identification.
+    pub cut: Option<Cut>,
+}
+
+/// How a result that is too long for `lowest-ipv6-mtu` is to be cut (RFC 7915 §4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Longest piece, bytes.
+    pub mtu: u16,
+    /// Identification of the first datagram; later segments of a super-packet count up.
+    pub id: u16,
+}
+
+/// What translation needs beside the packet and its rewrite.
+#[derive(Clone, Copy, Debug)]
+pub struct Context {
+    /// Hop limit rule.
+    pub hop: Hop,
+    /// MTU of the next hop on the IPv6 side, bytes.
+    pub mtu6: u16,
+    /// MTU of the next hop on the IPv4 side, bytes.
+    pub mtu4: u16,
+    /// `lowest-ipv6-mtu`, bytes.
+    pub lowest_ipv6_mtu: u16,
+}
+
+/// Plans the translation of `packet`, whose parse is `view`.
+#[inline]
+pub fn plan(
+    view: &View4,
+    packet: &PacketBuf,
+    rewrite: &Rewrite<Ipv6Addr>,
+    context: &Context,
+) -> Result<Plan, Refusal> {
+    let Some(hop_limit) = context.hop.apply(view.ttl) else {
+        return Err(DropReason::HopLimit.with(Notice::HopLimit));
+    };
+    if view.source_route {
+        return Err(DropReason::SourceRoute.with(Notice::SourceRoute));
+    }
+    let l4_header = view.payload.header_len();
+    let payload_len = view.total_len - view.l4;
+    let (next_header, transport) = match view.payload {
+        Payload::Tcp(_) => (l4::TCP, Transport::Tcp),
+        Payload::Udp(udp) if udp.no_checksum && !is_partial(packet) => {
+            (l4::UDP, Transport::UdpWithoutChecksum)
+        }
+        Payload::Udp(_) => (l4::UDP, Transport::Udp),
+        Payload::Icmp(Icmp::Echo { reply, .. }) => {
+            let pseudo = pseudo6(rewrite.src, rewrite.dst, l4::ICMPV6, payload_len as u32);
+            let kind = if reply { v6::ECHO_REPLY } else { v6::ECHO_REQUEST };
+            (l4::ICMPV6, Transport::Echo { kind, delta: pseudo.fold() })
+        }
+        Payload::Icmp(Icmp::Error { .. } | Icmp::Other { .. }) => return Err(DropReason::IcmpType.into()),
+        Payload::Fragment => return Err(DropReason::Fragment.into()),
+        Payload::Other(_) => return Err(DropReason::UnknownProtocol.into()),
+    };
+    let Ok(payload_len16) = u16::try_from(payload_len) else { return Err(DropReason::Oversize.into()) };
+    let total_len = ipv6::HEADER + payload_len;
+    let segment = match packet.offload.gso {
+        Some(gso) => (ipv6::HEADER + l4_header + usize::from(gso.size)).min(total_len),
+        None => total_len,
+    };
+    let cut = cut(view, packet, segment, context)?;
+    let header = Header6 {
+        traffic_class: view.tos,
+        payload_len: payload_len16,
+        next_header,
+        hop_limit,
+        src: rewrite.src,
+        dst: rewrite.dst,
+    };
+    Ok(Plan { header, rewrite: *rewrite, transport, l4: view.l4, l4_header, cut })
+}
+
+/// What to do about the length of a segment: let it pass, cut it, or tell the sender.
+#[inline]
+fn cut(view: &View4, packet: &PacketBuf, segment: usize, context: &Context) -> Result<Option<Cut>, Refusal> {
+    let tcp_super = matches!(packet.offload.gso, Some(gso) if gso.kind == GsoKind::Tcp);
+    if view.df || tcp_super {
+        // RFC 7915 §4.1: what may not be cut must fit. Super-packets of TCP are never cut: their sender can make
+        // smaller segments and has no use for fragments.
+        if segment > usize::from(context.mtu6) {
+            let mtu = context.mtu6.saturating_sub(20).min(context.mtu4);
+            return Err(DropReason::PacketTooBig.with(Notice::TooBig { mtu }));
+        }
+        return Ok(None);
+    }
+    // RFC 7915 §4.1: without DF each IPv6 packet must fit `lowest-ipv6-mtu`, which never exceeds the link.
+    let mtu = context.lowest_ipv6_mtu.min(context.mtu6);
+    Ok((segment > usize::from(mtu)).then_some(Cut { mtu, id: view.id }))
+}
+
+impl Plan {
+    /// Edits the packet in place. It must be the one that was planned for. When [`Plan::cut`] is set the caller
+    /// sends the pieces that [`super::frag::cut`] makes of the result.
+    #[inline]
+    pub fn apply(&self, packet: &mut PacketBuf) {
+        let partial = is_partial(packet);
+        let Some(l4) = packet.bytes_mut().get_mut(self.l4..) else { return };
+        match self.transport {
+            Transport::Tcp => edit_ports(l4, &self.rewrite, 16, partial, false),
+            Transport::Udp => edit_ports(l4, &self.rewrite, 6, partial, true),
+            Transport::UdpWithoutChecksum => self.make_checksum(packet),
+            Transport::Echo { kind, delta } => edit_echo(l4, kind, self.rewrite.src_port, delta),
+        }
+        packet.resize_front(self.l4, ipv6::HEADER);
+        if let Some(front) = packet.bytes_mut().first_chunk_mut() {
+            self.header.write(front);
+        }
+        move_offload(packet, ipv6::HEADER, self.l4_header);
+    }
+
+    /// RFC 6146 §3.4: UDP without a checksum gets one.
+    fn make_checksum(&self, packet: &mut PacketBuf) {
+        let gso = packet.offload.gso.is_some();
+        let Some(udp) = packet.bytes_mut().get_mut(self.l4..) else { return };
+        let Some(header) = udp.first_chunk_mut::<8>() else { return };
+        header[0..2].copy_from_slice(&self.rewrite.src_port.to_be_bytes());
+        header[2..4].copy_from_slice(&self.rewrite.dst_port.to_be_bytes());
+        let len = usize::from(u16::from_be_bytes([header[4], header[5]]));
+        let pseudo = pseudo6(self.rewrite.src, self.rewrite.dst, l4::UDP, len as u32);
+        if gso {
+            // Each segment needs its own sum: whoever cuts them makes it.
+            header[6..8].copy_from_slice(&pseudo.fold().to_be_bytes());
+            packet.offload.checksum = Checksum::Partial { start: self.l4 as u16, field: 6 };
+            return;
+        }
+        let sum = match pseudo.bytes(udp.get(..len).unwrap_or(udp)).checksum() {
+            0 => 0xffff_u16,
+            sum => sum,
+        };
+        udp[6..8].copy_from_slice(&sum.to_be_bytes());
+    }
+}

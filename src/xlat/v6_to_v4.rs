@@ -1,0 +1,118 @@
+//! IPv6 → IPv4 for TCP, UDP and echo. Read RFC 7915 §5 first.
+
+use std::net::Ipv4Addr;
+
+use super::{Hop, Notice, Refusal, Rewrite, Transport, edit_echo, edit_ports, is_partial, move_offload};
+use crate::verdict::DropReason;
+use crate::wire::checksum::{Sum, pseudo6};
+use crate::wire::icmp::{Icmp, v4};
+use crate::wire::ipv4::{self, Header4};
+use crate::wire::ipv6::View6;
+use crate::wire::l4::{self, Payload};
+use crate::wire::packet::PacketBuf;
+
+/// Longest IPv4 packet sent with DF clear when the IPv6 one had no Fragment Header (RFC 7915 §5.1).
+const MAX_WITHOUT_DF: usize = 1260;
+
+/// A whole translation, ready to be applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    header: Header4,
+    rewrite: Rewrite<Ipv4Addr>,
+    transport: Transport,
+    l4: usize,
+    l4_header: usize,
+}
+
+/// What translation needs beside the packet and its rewrite.
+#[derive(Clone, Copy, Debug)]
+pub struct Context {
+    /// Hop limit rule.
+    pub hop: Hop,
+    /// MTU of the next hop on the IPv4 side, bytes.
+    pub mtu4: u16,
+    /// Identification to use when there is no Fragment Header.
+    pub id: u16,
+}
+
+/// Plans the translation of `packet`, whose parse is `view`.
+#[inline]
+pub fn plan(
+    view: &View6,
+    packet: &PacketBuf,
+    rewrite: &Rewrite<Ipv4Addr>,
+    context: &Context,
+) -> Result<Plan, Refusal> {
+    let Some(ttl) = context.hop.apply(view.hop_limit) else {
+        return Err(DropReason::HopLimit.with(Notice::HopLimit));
+    };
+    if let Some(at) = view.segments_left {
+        // RFC 7915 §5.1: the pointer names the Segments Left byte; beyond 255 it cannot.
+        let notice = u8::try_from(at).ok().map(Notice::Pointer);
+        return Err(Refusal { reason: DropReason::RoutingHeader, notice });
+    }
+    let l4_header = view.payload.header_len();
+    let payload_len = view.total_len - view.l4;
+    let (protocol, transport) = match view.payload {
+        Payload::Tcp(_) => (l4::TCP, Transport::Tcp),
+        Payload::Udp(udp) if udp.no_checksum && !is_partial(packet) => {
+            return Err(DropReason::UdpZeroChecksum.into());
+        }
+        Payload::Udp(_) => (l4::UDP, Transport::Udp),
+        Payload::Icmp(Icmp::Echo { reply, .. }) => {
+            let pseudo = pseudo6(view.src, view.dst, l4::ICMPV6, payload_len as u32);
+            let kind = if reply { v4::ECHO_REPLY } else { v4::ECHO_REQUEST };
+            (l4::ICMP, Transport::Echo { kind, delta: Sum::ZERO.minus(pseudo).fold() })
+        }
+        Payload::Icmp(Icmp::Error { .. } | Icmp::Other { .. }) => return Err(DropReason::IcmpType.into()),
+        Payload::Fragment => return Err(DropReason::Fragment.into()),
+        Payload::Other(_) => return Err(DropReason::UnknownProtocol.into()),
+    };
+    let total_len = ipv4::HEADER + payload_len;
+    let Ok(total_len16) = u16::try_from(total_len) else { return Err(DropReason::Oversize.into()) };
+    let segment = match packet.offload.gso {
+        Some(gso) => (ipv4::HEADER + l4_header + usize::from(gso.size)).min(total_len),
+        None => total_len,
+    };
+    // An IPv6 packet of at most 1280 bytes must always pass (RFC 7915 §5.1.1); without DF the next hop may cut it.
+    if segment > usize::from(context.mtu4) && segment + (view.l4 - ipv4::HEADER) > 1280 {
+        let overhead = if view.fragment.is_some() { 28 } else { 20 };
+        return Err(DropReason::PacketTooBig
+            .with(Notice::TooBig { mtu: context.mtu4.saturating_add(overhead).max(1280) }));
+    }
+    let (id, df) = match view.fragment {
+        // RFC 7915 §5.1.1 with RFC 6946: an atomic fragment may be cut again.
+        Some(fragment) => (fragment.id as u16, false),
+        None => (context.id, segment > MAX_WITHOUT_DF),
+    };
+    let header = Header4 {
+        tos: view.traffic_class,
+        total_len: total_len16,
+        id,
+        df,
+        ttl,
+        protocol,
+        src: rewrite.src,
+        dst: rewrite.dst,
+    };
+    Ok(Plan { header, rewrite: *rewrite, transport, l4: view.l4, l4_header })
+}
+
+impl Plan {
+    /// Edits the packet in place. It must be the one that was planned for.
+    #[inline]
+    pub fn apply(&self, packet: &mut PacketBuf) {
+        let partial = is_partial(packet);
+        let Some(l4) = packet.bytes_mut().get_mut(self.l4..) else { return };
+        match self.transport {
+            Transport::Tcp => edit_ports(l4, &self.rewrite, 16, partial, false),
+            Transport::Udp | Transport::UdpWithoutChecksum => edit_ports(l4, &self.rewrite, 6, partial, true),
+            Transport::Echo { kind, delta } => edit_echo(l4, kind, self.rewrite.src_port, delta),
+        }
+        packet.resize_front(self.l4, ipv4::HEADER);
+        if let Some(front) = packet.bytes_mut().first_chunk_mut() {
+            self.header.write(front);
+        }
+        move_offload(packet, ipv4::HEADER, self.l4_header);
+    }
+}
