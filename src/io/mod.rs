@@ -1,0 +1,31 @@
+//! Layer 4: thin shells around the kernel. Whatever can be decided is decided below.
+
+pub mod mem;
+pub mod netlink;
+pub mod tun;
+pub mod vnet;
+
+use std::io;
+
+use crate::verdict::DropReason;
+use crate::wire::packet::PacketBuf;
+
+/// Where a worker's packets come from and go to.
+pub trait Device {
+    /// Reads the next packet into `packet`, without waiting for one.
+    fn recv(&mut self, packet: &mut PacketBuf) -> io::Result<Received>;
+
+    /// Writes `packet` out.
+    fn send(&mut self, packet: &mut PacketBuf) -> io::Result<()>;
+}
+
+/// What [`Device::recv`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// A packet.
+    Packet,
+    /// A packet whose metadata cannot be understood: to be counted as this drop.
+    Bad(DropReason),
+    /// Nothing, for now.
+    Nothing,
+}

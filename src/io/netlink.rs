@@ -1,0 +1,236 @@
+//! What the gateway asks of the kernel's network set-up: its TUN up, routes into it, proxy ARP, link MTUs.
+//!
+//! Everything goes through rtnetlink, so it acts on the network namespace of the calling thread.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use futures_util::TryStreamExt;
+use rtnetlink::packet_route::AddressFamily;
+use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags};
+use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope};
+use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
+
+use crate::addr::{Prefix4, Prefix6};
+
+/// Packets that may wait in front of each queue of the TUN.
+const QUEUE_LEN: u32 = 2_000;
+/// Only the engine decides about MTUs, so the TUN has the largest one.
+const TUN_MTU: u32 = 65_535;
+
+/// What shall lead to the TUN.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Prefixes of pool6.
+    pub pool6: Vec<Prefix6>,
+    /// Prefixes of pool4.
+    pub pool4: Vec<Prefix4>,
+    /// Pool prefixes that are answered for by proxy ARP, with the interface.
+    pub proxy: Vec<(Prefix4, String)>,
+}
+
+/// The set-up could not be read or changed.
+#[derive(Debug)]
+pub struct NetlinkError {
+    /// What was being done, with the object.
+    pub what: String,
+    /// What the kernel said.
+    pub cause: String,
+}
+
+impl std::fmt::Display for NetlinkError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "cannot {}: {}", self.what, self.cause)
+    }
+}
+
+impl std::error::Error for NetlinkError {}
+
+fn failed<E: std::fmt::Display>(what: impl Into<String>) -> impl FnOnce(E) -> NetlinkError {
+    let what = what.into();
+    move |e| NetlinkError { what, cause: e.to_string() }
+}
+
+/// A connection to the kernel. Needs a tokio runtime.
+pub struct Netlink {
+    handle: Handle,
+}
+
+/// Largest MTU among the links that have an address of each family: what no packet may exceed. Tighter limits of
+/// single routes are found by the kernel, whose errors come back through the translator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkMtus {
+    /// Links with an IPv6 address.
+    pub v6: u16,
+    /// Links with an IPv4 address.
+    pub v4: u16,
+}
+
+impl Netlink {
+    /// Connects.
+    pub fn connect() -> io::Result<Self> {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        tokio::spawn(connection);
+        Ok(Self { handle })
+    }
+
+    /// Index of a link.
+    pub async fn link_index(&self, name: &str) -> Result<u32, NetlinkError> {
+        let what = format!("find interface {name}");
+        let mut links = self.handle.link().get().match_name(name.to_owned()).execute();
+        match links.try_next().await.map_err(failed(&*what))? {
+            Some(link) => Ok(link.header.index),
+            None => Err(NetlinkError { what, cause: "there is none of that name".into() }),
+        }
+    }
+
+    /// Brings the TUN up with its MTU and queue length.
+    pub async fn set_up(&self, tun: &str) -> Result<u32, NetlinkError> {
+        // The TUN speaks to nobody by itself: no link-local address, no router solicitations.
+        let path = format!("/proc/sys/net/ipv6/conf/{tun}/addr_gen_mode");
+        std::fs::write(&path, "1").map_err(failed(format!("write {path}")))?;
+        let index = self.link_index(tun).await?;
+        let message = LinkUnspec::new_with_index(index).mtu(TUN_MTU).txqueuelen(QUEUE_LEN).up().build();
+        self.handle.link().set(message).execute().await.map_err(failed(format!("bring {tun} up")))?;
+        Ok(index)
+    }
+
+    /// Makes the routes into the TUN exactly those of `wanted`, and the proxy ARP entries those of `wanted` minus
+    /// those of `before`.
+    pub async fn apply(&self, index: u32, wanted: &Wanted, before: &Wanted) -> Result<(), NetlinkError> {
+        for prefix in &wanted.pool6 {
+            let message = RouteMessageBuilder::<Ipv6Addr>::new()
+                .destination_prefix(prefix.addr(), prefix.len())
+                .output_interface(index)
+                .build();
+            self.replace_route(message, &prefix.to_string()).await?;
+        }
+        for prefix in &wanted.pool4 {
+            let message = RouteMessageBuilder::<Ipv4Addr>::new()
+                .destination_prefix(prefix.addr(), prefix.len())
+                .output_interface(index)
+                .scope(RouteScope::Link)
+                .build();
+            self.replace_route(message, &prefix.to_string()).await?;
+        }
+        self.remove_other_routes(index, wanted).await?;
+        for entry in before.proxy.iter().filter(|e| !wanted.proxy.contains(e)) {
+            self.set_proxy(entry, false).await?;
+        }
+        for entry in wanted.proxy.iter().filter(|e| !before.proxy.contains(e)) {
+            self.set_proxy(entry, true).await?;
+        }
+        Ok(())
+    }
+
+    /// MTUs of the links beside `tun` and loopback.
+    pub async fn link_mtus(&self, tun: u32) -> Result<LinkMtus, NetlinkError> {
+        let addresses: Vec<_> =
+            self.handle.address().get().execute().try_collect().await.map_err(failed("list addresses"))?;
+        let links: Vec<_> =
+            self.handle.link().get().execute().try_collect().await.map_err(failed("list interfaces"))?;
+        let mtu_of = |family: AddressFamily| {
+            let usable = links.iter().filter(|link| {
+                let index = link.header.index;
+                index != tun
+                    && !link.header.flags.contains(LinkFlags::Loopback)
+                    && link.header.flags.contains(LinkFlags::Up)
+                    && addresses.iter().any(|a| a.header.index == index && a.header.family == family)
+            });
+            usable
+                .flat_map(|link| &link.attributes)
+                .filter_map(|a| if let LinkAttribute::Mtu(mtu) = a { Some(*mtu) } else { None })
+                .max()
+                .map_or(1500, |mtu| u16::try_from(mtu).unwrap_or(u16::MAX))
+        };
+        Ok(LinkMtus { v6: mtu_of(AddressFamily::Inet6), v4: mtu_of(AddressFamily::Inet) })
+    }
+
+    /// A global IPv6 address of this machine, for errors of our own: the first one that is no link-local one.
+    pub async fn global_address6(&self) -> Result<Option<Ipv6Addr>, NetlinkError> {
+        let mut addresses = self.handle.address().get().execute();
+        while let Some(message) = addresses.try_next().await.map_err(failed("list addresses"))? {
+            for attribute in message.attributes {
+                if let AddressAttribute::Address(IpAddr::V6(addr)) = attribute
+                    && !crate::addr::is_illegal_source6(addr)
+                {
+                    return Ok(Some(addr));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn replace_route(&self, message: RouteMessage, what: &str) -> Result<(), NetlinkError> {
+        self.handle
+            .route()
+            .add(message)
+            .replace()
+            .execute()
+            .await
+            .map_err(failed(format!("route {what} to the TUN")))
+    }
+
+    async fn remove_other_routes(&self, index: u32, wanted: &Wanted) -> Result<(), NetlinkError> {
+        let all =
+            [RouteMessageBuilder::<Ipv6Addr>::new().build(), RouteMessageBuilder::<Ipv4Addr>::new().build()];
+        for family in all {
+            let routes: Vec<_> = self
+                .handle
+                .route()
+                .get(family)
+                .execute()
+                .try_collect()
+                .await
+                .map_err(failed("list routes"))?;
+            for route in routes {
+                if !leads_to(&route, index) || is_wanted(&route, wanted) {
+                    continue;
+                }
+                self.handle.route().del(route).execute().await.map_err(failed("remove an old route"))?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn set_proxy(&self, (prefix, interface): &(Prefix4, String), on: bool) -> Result<(), NetlinkError> {
+        let index = self.link_index(interface).await?;
+        for addr in prefix.addresses() {
+            let what = format!("{} proxy ARP for {addr} on {interface}", if on { "start" } else { "end" });
+            let mut request =
+                self.handle.neighbours().add(index, IpAddr::V4(addr)).flags(NeighbourFlags::Proxy);
+            if on {
+                request.replace().execute().await.map_err(failed(what))?;
+            } else {
+                let mut message = request.message_mut().clone();
+                message
+                    .attributes
+                    .retain(|a| matches!(a, NeighbourAttribute::Destination(NeighbourAddress::Inet(_))));
+                self.handle.neighbours().del(message).execute().await.map_err(failed(what))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn leads_to(route: &RouteMessage, index: u32) -> bool {
+    // 255 is the kernel's own table of local and broadcast addresses.
+    route.header.table != 255
+        && route.attributes.iter().any(|a| matches!(a, RouteAttribute::Oif(i) if *i == index))
+}
+
+fn is_wanted(route: &RouteMessage, wanted: &Wanted) -> bool {
+    let len = route.header.destination_prefix_length;
+    route.attributes.iter().any(|a| match a {
+        RouteAttribute::Destination(RouteAddress::Inet6(addr)) => {
+            // The kernel's own ff00::/8 is none of ours to remove.
+            addr.is_multicast() || wanted.pool6.iter().any(|p| p.addr() == *addr && p.len() == len)
+        }
+        RouteAttribute::Destination(RouteAddress::Inet(addr)) => {
+            wanted.pool4.iter().any(|p| p.addr() == *addr && p.len() == len)
+        }
+        _ => false,
+    })
+}
