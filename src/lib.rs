@@ -1,6 +1,8 @@
 //! Sampan.
 
 pub mod addr;
+pub mod control;
 pub mod nat64;
+pub mod text;
 pub mod time;
 pub mod xlat;
