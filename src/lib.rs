@@ -2,6 +2,7 @@
 
 pub mod addr;
 pub mod control;
+pub mod io;
 pub mod nat64;
 pub mod text;
 pub mod time;

@@ -384,6 +384,13 @@ faults! {
             vi "đường dẫn \"{value}\" quá dài cho một Unix socket"
                 => "dùng tối đa 107 byte, ví dụ /run/sampan/admin.sock";
 
+        // Reload.
+        NeedsRestart { key: String }
+            en "`{key}` cannot be changed while the gateway runs; nothing was changed"
+                => "restart it with `systemctl restart sampan`, or undo the change of this key"
+            vi "không thể đổi `{key}` khi cổng đang chạy; chưa có gì thay đổi"
+                => "khởi động lại bằng `systemctl restart sampan`, hoặc bỏ thay đổi của khoá này";
+
         // This machine.
         PoolIsHost { address: String, interface: String, ephemeral: String }
             en "{address} is an address of this machine (on {interface}); sharing it is not supported, its own connections use ports {ephemeral}"

@@ -50,6 +50,24 @@ pub enum HostRoute {
     },
 }
 
+impl HostFacts {
+    /// The facts of this machine now.
+    pub fn read() -> Self {
+        let host = crate::io::host::read();
+        let addresses = host.interfaces.iter().flat_map(|(interface, addresses)| {
+            addresses.iter().map(|&(addr, len)| HostAddress { interface: interface.clone(), addr, len })
+        });
+        let v4 = host.routes4.into_iter().map(|(prefix, interface)| HostRoute::V4 { prefix, interface });
+        let v6 = host.routes6.into_iter().map(|(prefix, interface)| HostRoute::V6 { prefix, interface });
+        Self {
+            addresses: addresses.collect(),
+            routes: v4.chain(v6).collect(),
+            ephemeral: host.ephemeral,
+            interfaces: host.interfaces.into_iter().map(|(name, _)| name).collect(),
+        }
+    }
+}
+
 /// What stands between the plan and this machine, in the order of the file.
 pub fn check_host(checked: &Checked, facts: &HostFacts) -> Vec<Problem> {
     let mut problems = Problems::with_places(checked.places.clone());

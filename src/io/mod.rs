@@ -1,0 +1,3 @@
+//! Layer 4: thin shells around the kernel.
+
+pub mod host;
