@@ -1,7 +1,7 @@
 //! Prefixes and the special-purpose address tests that every layer shares.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// Why a prefix could not be read.
@@ -176,6 +176,49 @@ macro_rules! prefix_text {
 
 prefix_text!(Prefix6, Ipv6Addr, 128);
 prefix_text!(Prefix4, Ipv4Addr, 32);
+
+/// A prefix of either family, for lists of clients.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PrefixAny {
+    /// IPv4.
+    V4(Prefix4),
+    /// IPv6.
+    V6(Prefix6),
+}
+
+impl PrefixAny {
+    /// Whether `addr` is of the same family and lies in the prefix.
+    pub fn contains(self, addr: IpAddr) -> bool {
+        match (self, addr) {
+            (Self::V4(prefix), IpAddr::V4(addr)) => prefix.contains(addr),
+            (Self::V6(prefix), IpAddr::V6(addr)) => prefix.contains(addr),
+            (Self::V4(_), IpAddr::V6(_)) | (Self::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
+}
+
+impl FromStr for PrefixAny {
+    type Err = PrefixError;
+
+    fn from_str(text: &str) -> Result<Self, PrefixError> {
+        if text.contains(':') { text.parse().map(Self::V6) } else { text.parse().map(Self::V4) }
+    }
+}
+
+impl fmt::Display for PrefixAny {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::V4(prefix) => prefix.fmt(f),
+            Self::V6(prefix) => prefix.fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for PrefixAny {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
 
 /// Whether `addr` is outside the global unicast space: the blocks of RFC 6890 §2.2.2 with "Global: false",
 /// multicast, and the reserved class E. RFC 6052 §3.1 forbids these under the well-known prefix.

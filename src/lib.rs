@@ -1,9 +1,11 @@
 //! Sampan.
 
 pub mod addr;
+pub mod control;
 pub mod daemon;
 pub mod io;
 pub mod nat64;
+pub mod text;
 pub mod time;
 pub mod verdict;
 pub mod wire;

@@ -1,0 +1,255 @@
+//! What the `sampan` commands can ask a running gateway: JSON over HTTP on a Unix socket.
+//!
+//! | Request | Answer |
+//! |---|---|
+//! | `GET /v1/status` | [`Status`] |
+//! | `GET /v1/sessions`, `GET /v1/bib` | [`Page`] of rows; `addr6`, `addr4`, `port`, `protocol`, `unit`, `cursor`, `limit` |
+//! | `GET /v1/drops` | list of [`DropRow`] |
+//! | `POST /v1/reload` | [`ReloadView`], or 422 with [`Refusal`]; `lang` |
+//! | `POST /v1/stop` | 202; `flush` |
+//!
+//! Names and types here are read by scripts: add fields, never change one.
+
+mod server;
+
+use serde::{Deserialize, Serialize};
+
+use super::problem::{Problem, ProblemView};
+use crate::nat64::settings::{BibRow, RowFilter, SessionRow};
+use crate::text::Lang;
+
+pub use server::{BindError, BindFault, Listener, bind, serve};
+
+/// Largest number of rows in one page.
+pub const MAX_PAGE: usize = 1_000;
+
+/// The running gateway, as the admin socket sees it. Every method may block for a moment; none runs on the thread
+/// that serves the socket.
+pub trait Backend: Send + Sync + 'static {
+    /// The state of everything.
+    fn status(&self) -> Status;
+
+    /// At most `limit` sessions that match, from `cursor` on.
+    fn sessions(&self, filter: &RowFilter, cursor: Option<Cursor>, limit: usize) -> Page<SessionRow>;
+
+    /// At most `limit` BIB entries that match, from `cursor` on.
+    fn bib(&self, filter: &RowFilter, cursor: Option<Cursor>, limit: usize) -> Page<BibRow>;
+
+    /// Every drop counter, zeros included.
+    fn drops(&self) -> Vec<DropRow>;
+
+    /// Takes over the changed file, or refuses it and changes nothing.
+    fn reload(&self) -> Result<ReloadReport, Vec<Problem>>;
+
+    /// Begins to stop. With `flush`, device and routes go too.
+    fn stop(&self, flush: bool);
+}
+
+/// Where the next page begins. Opaque to clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cursor(pub u64);
+
+impl Serialize for Cursor {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // A string, because many JSON readers round large numbers.
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Cursor {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        text.parse().map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Some rows of a table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page<T> {
+    /// The rows.
+    pub rows: Vec<T>,
+    /// Where to go on; `None` at the end.
+    pub next: Option<Cursor>,
+}
+
+/// The state of the gateway.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the running program.
+    pub version: String,
+    /// Seconds since it is ready.
+    pub uptime_s: u64,
+    /// Whether it does its work.
+    pub health: Health,
+    /// Path of the configuration.
+    pub config: String,
+    /// Name of the TUN device.
+    pub tun: String,
+    /// Translation prefixes.
+    pub pool6: Vec<String>,
+    /// Ranges of the pool and their use.
+    pub pool4: Vec<Pool4Status>,
+    /// Sessions now.
+    pub sessions: ByProtocol,
+    /// Most sessions possible.
+    pub sessions_limit: u64,
+    /// BIB entries now.
+    pub bib: ByProtocol,
+    /// Subscribers that hold a block now.
+    pub subscribers: u64,
+    /// Most subscribers possible.
+    pub subscribers_limit: u64,
+    /// One entry for each worker.
+    pub workers: Vec<WorkerStatus>,
+    /// The DNS64, if there is one.
+    pub dns64: Option<DnsStatus>,
+}
+
+/// Whether the gateway does its work.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// In one word.
+    pub state: HealthState,
+    /// Why it is not `ok`, one sentence each.
+    pub reasons: Vec<String>,
+}
+
+/// Health in one word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HealthState {
+    /// Everything works.
+    #[default]
+    Ok,
+    /// Something does not, but packets are translated.
+    Degraded,
+    /// Packets are not translated.
+    Failed,
+}
+
+/// A range of the pool.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pool4Status {
+    /// The addresses.
+    pub prefix: String,
+    /// The ports.
+    pub ports: String,
+    /// `routed`, or `onlink` and the interface.
+    pub mode: String,
+    /// Blocks in the range.
+    pub blocks: u64,
+    /// Blocks that subscribers hold.
+    pub blocks_leased: u64,
+}
+
+/// A number for each protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ByProtocol {
+    /// TCP.
+    pub tcp: u64,
+    /// UDP.
+    pub udp: u64,
+    /// ICMP queries.
+    pub icmp: u64,
+}
+
+impl ByProtocol {
+    /// All together.
+    pub const fn total(self) -> u64 {
+        self.tcp.saturating_add(self.udp).saturating_add(self.icmp)
+    }
+}
+
+/// What became of the packets of one worker. Every packet that came in is counted once in `translated`, `absorbed`,
+/// `held`, `dropped` or `handed_over`; every packet that went out once in one of the `out_` counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// Its number.
+    pub worker: u16,
+    /// Packets from the device and from other workers.
+    pub packets_in: u64,
+    /// Left as their translation.
+    pub translated: u64,
+    /// Joined to others, as fragments.
+    pub absorbed: u64,
+    /// Held now: stored SYNs, waiting fragments.
+    pub held: u64,
+    /// Refused for a named reason.
+    pub dropped: u64,
+    /// Given to the worker that owns them.
+    pub handed_over: u64,
+    /// Translations sent.
+    pub out_translated: u64,
+    /// Pieces of translations sent.
+    pub out_pieces: u64,
+    /// ICMP errors of our own sent.
+    pub out_originated: u64,
+    /// Sessions it owns.
+    pub sessions: u64,
+    /// BIB entries it owns.
+    pub bib: u64,
+}
+
+/// The state of the DNS64.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsStatus {
+    /// Addresses it answers on.
+    pub listen: Vec<String>,
+    /// Resolvers it asks.
+    pub upstream: Vec<String>,
+    /// Its counters, in a fixed order.
+    pub counters: Vec<Counter>,
+}
+
+/// A named number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counter {
+    /// Name, the same in every language.
+    pub name: String,
+    /// Value since the start.
+    pub value: u64,
+}
+
+/// A drop counter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropRow {
+    /// Name, the same in every language.
+    pub name: String,
+    /// Packets dropped for this reason since the start.
+    pub count: u64,
+    /// What the reason is, in English.
+    pub meaning: String,
+}
+
+/// What a reload did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReloadReport {
+    /// Paths of the keys that changed; empty when the file says what already runs.
+    pub changed: Vec<String>,
+    /// What is probably not meant.
+    pub warnings: Vec<Problem>,
+}
+
+/// What a reload did, in one language.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadView {
+    /// Paths of the keys that changed; empty when the file says what already runs.
+    pub changed: Vec<String>,
+    /// What is probably not meant.
+    pub warnings: Vec<ProblemView>,
+}
+
+impl ReloadReport {
+    /// The report in words.
+    pub fn view(&self, lang: Lang) -> ReloadView {
+        let warnings = self.warnings.iter().map(|problem| problem.view(lang)).collect();
+        ReloadView { changed: self.changed.clone(), warnings }
+    }
+}
+
+/// Why a request was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// At least one.
+    pub problems: Vec<ProblemView>,
+}

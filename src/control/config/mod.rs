@@ -1,0 +1,259 @@
+//! The configuration file as it is written. Every key is declared once, in the tables below: the reader, the
+//! hints for misspelt keys and `docs/reference/config.md` all come from the same row.
+//!
+//! Words follow RFC 8512 (ietf-nat) where it has one. Meaning is checked in [`super::plan`].
+
+mod read;
+mod reference;
+
+use std::net::{Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+use toml::Spanned;
+use toml::de::DeValue;
+
+use crate::addr::{Prefix4, Prefix6, PrefixAny};
+use crate::nat64::settings::Filter;
+use crate::xlat::pref64::Pref64;
+
+pub use read::{At, Reader, Value};
+pub use reference::reference;
+
+/// One key.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// Its name within its table.
+    pub key: &'static str,
+    /// What holds when it is left out.
+    pub need: Need,
+    /// How a change takes effect.
+    pub apply: Apply,
+    /// What it means.
+    pub text: &'static str,
+    /// What kind of value it has.
+    pub kind: fn() -> String,
+    /// Whether it is a list.
+    pub list: bool,
+    /// The keys below it, when it is a table.
+    pub rows: &'static [Self],
+}
+
+/// What holds when a key is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// It may not be left out.
+    Required,
+    /// This value, in TOML.
+    Default(&'static str),
+    /// What the words say.
+    Otherwise(&'static str),
+}
+
+/// How a change of a key takes effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Apply {
+    /// With `sampan reload`.
+    Reload,
+    /// With the next start.
+    Restart,
+    /// As the keys below it say.
+    Below,
+}
+
+/// How the addresses of a pool reach this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// A router sends them here.
+    Routed,
+    /// They lie in the subnet of an interface; this machine answers ARP for them.
+    OnLink,
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Level {
+    /// Only what stops a function.
+    Error,
+    /// What needs attention.
+    Warn,
+    /// What happens rarely: start, stop, reload.
+    #[default]
+    Info,
+    /// For finding faults.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl Level {
+    /// The word in the file, which is also the one that `tracing` knows.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// Declares a table of the file: a struct, its keys and its reader.
+macro_rules! section {
+    ($(#[doc = $about:literal])+ $name:ident {
+        $($field:ident: $type:ty = $key:literal, $need:expr, $apply:ident, $text:literal;)+
+    }) => {
+        $(#[doc = $about])+
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct $name {
+            $(#[doc = $text] pub $field: Option<At<$type>>,)+
+        }
+
+        impl Value for $name {
+            const ROWS: &'static [Row] = {
+                use Need::{Default, Otherwise, Required};
+                // Not every section uses every word.
+                const _: (fn(&'static str) -> Need, fn(&'static str) -> Need, Need) = (Default, Otherwise, Required);
+                &[$(Row {
+                    key: $key,
+                    need: $need,
+                    apply: Apply::$apply,
+                    text: $text,
+                    kind: <$type as Value>::kind,
+                    list: <$type as Value>::LIST,
+                    rows: <$type as Value>::ROWS,
+                },)+]
+            };
+
+            fn kind() -> String {
+                "table".into()
+            }
+
+            fn example() -> String {
+                "{ … }".into()
+            }
+
+            fn read(value: &Spanned<DeValue<'_>>, path: &str, reader: &mut Reader<'_>) -> Option<Self> {
+                let table = reader.table::<Self>(value, path)?;
+                let mut rows = Self::ROWS.iter();
+                let section = Self {
+                    $($field: rows.next().and_then(|row| reader.key(table, path, row)),)+
+                };
+                reader.unknown_keys(table, path, Self::ROWS);
+                Some(section)
+            }
+        }
+    };
+}
+
+section! {
+    /// The whole file.
+    File {
+        nat64: Nat64 = "nat64", Required, Below, "The translator.";
+        dns64: Dns64 = "dns64", Otherwise("no DNS64"), Below, "The DNS64. Leave the table out to run without one.";
+        unit: Vec<At<Unit>> = "unit", Otherwise("everyone who is routed here is served"), Reload, "An organisation that is served. With at least one, packets from outside all of them are refused.";
+        admin: Admin = "admin", Otherwise("defaults"), Below, "The socket of the `sampan` commands.";
+        tun: Tun = "tun", Otherwise("defaults"), Below, "The network device of the translator.";
+        log: Log = "log", Otherwise("defaults"), Below, "Messages on standard error.";
+    }
+}
+
+section! {
+    /// `[nat64]`
+    Nat64 {
+        pool6: Vec<At<Pref64>> = "pool6", Default("[\"64:ff9b::/96\"]"), Restart, "Translation prefixes (PREF64): IPv6 addresses under them stand for IPv4 addresses. Use a /96 of your own if private IPv4 destinations are to be reached. RFC 8512: nat64-prefix.";
+        pool4: Vec<At<Pool4>> = "pool4", Required, Reload, "IPv4 addresses that the clients share. RFC 8512: external-ip-pool.";
+        subscriber: u64 = "subscriber", Default("128"), Restart, "Prefix length that is one subscriber: 128 is a host, 64 an office LAN, 56 a broadband customer. RFC 8512: subscriber-mask-v6.";
+        block_size: u64 = "block-size", Default("512"), Restart, "Ports in one block; a subscriber is given blocks one by one. A power of two from 64 to 4096. RFC 8512: port-set-size.";
+        key_file: PathBuf = "key-file", Default("\"/var/lib/sampan/key\""), Restart, "Secret of the keyed hashes, 16 bytes. `sampan run` creates it when it is missing.";
+        workers: u64 = "workers", Otherwise("one per CPU, at most 64"), Restart, "Threads that translate, 1 to 64.";
+        sessions: u64 = "sessions", Default("262144"), Restart, "Sessions of all workers together; memory for them is taken at start. RFC 8512: limit-per-instance.";
+        subscribers: u64 = "subscribers", Default("16384"), Restart, "Subscribers of all workers together. RFC 8512: limit-subscribers.";
+        icmp6_source: Ipv6Addr = "icmp6-source", Otherwise("the address the packet was sent to"), Restart, "Source of the ICMPv6 errors that the translator originates.";
+        icmp_errors_per_second: u64 = "icmp-errors-per-second", Default("1000"), Restart, "ICMP errors that one worker originates per second at most.";
+        mtu6: u64 = "mtu6", Otherwise("the MTU of the interface towards the IPv6 network"), Restart, "MTU of the next hop on the IPv6 side, at least 1280.";
+        mtu4: u64 = "mtu4", Otherwise("the MTU of the interface towards the IPv4 network"), Restart, "MTU of the next hop on the IPv4 side, at least 68.";
+        lowest_ipv6_mtu: u64 = "lowest-ipv6-mtu", Default("1280"), Restart, "Packets that may be fragmented are cut to this size on the way to IPv6 (RFC 7915 §4).";
+        filtering: Filtering = "filtering", Otherwise("defaults"), Reload, "Who may answer a mapping. Concerns new sessions.";
+        timers: Timers = "timers", Otherwise("defaults"), Reload, "Idle lifetimes in seconds.";
+        allow: Vec<At<Allow>> = "allow", Otherwise("none"), Reload, "Non-global IPv4 destinations that may be reached. Has no effect under 64:ff9b::/96.";
+    }
+}
+
+section! {
+    /// `[[nat64.pool4]]`
+    Pool4 {
+        prefix: Prefix4 = "prefix", Required, Reload, "The addresses. No machine may have them, this one included.";
+        ports: RangeInclusive<u16> = "ports", Default("\"1024-65535\""), Reload, "Ports and ICMP identifiers that are given out. RFC 8512: port-set-restrict.";
+        mode: Mode = "mode", Default("\"routed\""), Restart, "`routed`: a router sends the addresses here. `onlink`: they lie in the subnet of an interface and this machine answers ARP for them.";
+        interface: String = "interface", Otherwise("none"), Restart, "The interface of mode `onlink`.";
+    }
+}
+
+section! {
+    /// `[nat64.filtering]`
+    Filtering {
+        tcp: Filter = "tcp", Default("\"endpoint-independent\""), Reload, "For TCP. RFC 8512: filtering-type.";
+        udp: Filter = "udp", Default("\"endpoint-independent\""), Reload, "For UDP.";
+        icmp: Filter = "icmp", Default("\"endpoint-independent\""), Reload, "For ICMP queries.";
+        drop_external_tcp: bool = "drop-external-tcp", Default("false"), Reload, "Refuse every TCP connection that starts on the IPv4 side.";
+    }
+}
+
+section! {
+    /// `[nat64.timers]`
+    Timers {
+        udp_timeout: u64 = "udp-timeout", Default("300"), Reload, "UDP session; at least 120 (RFC 6146 §4).";
+        tcp_idle_timeout: u64 = "tcp-idle-timeout", Default("7200"), Reload, "Established TCP; at least 7200 (RFC 6146 §4). Then a probe is sent and 240 s more are waited.";
+        tcp_trans_open_timeout: u64 = "tcp-trans-open-timeout", Default("240"), Reload, "TCP while opening; less than 240 gives a warning (RFC 7857 §2.1).";
+        tcp_trans_close_timeout: u64 = "tcp-trans-close-timeout", Default("240"), Reload, "TCP while closing; at least 240 (RFC 5382 REQ-5).";
+        icmp_timeout: u64 = "icmp-timeout", Default("60"), Reload, "ICMP query; at least 60 (RFC 5508 REQ-2).";
+    }
+}
+
+section! {
+    /// `[[nat64.allow]]`
+    Allow {
+        prefix: Prefix4 = "prefix", Required, Reload, "The destinations.";
+        name: String = "name", Otherwise("no name"), Reload, "What they are, for people.";
+    }
+}
+
+section! {
+    /// `[dns64]`
+    Dns64 {
+        listen: Vec<At<SocketAddr>> = "listen", Required, Restart, "Addresses to answer on, UDP and TCP. The port is 53 when left out.";
+        upstream: Vec<At<SocketAddr>> = "upstream", Required, Reload, "Validating resolvers to ask. The port is 53 when left out.";
+        allow: Vec<At<PrefixAny>> = "allow", Otherwise("the prefixes of the units, and this machine"), Reload, "Who may ask.";
+    }
+}
+
+section! {
+    /// `[[unit]]`
+    Unit {
+        name: String = "name", Required, Reload, "Its name.";
+        prefixes: Vec<At<Prefix6>> = "prefixes", Required, Reload, "Its IPv6 networks.";
+    }
+}
+
+section! {
+    /// `[admin]`
+    Admin {
+        socket: PathBuf = "socket", Default("\"/run/sampan/admin.sock\""), Restart, "The Unix socket that the `sampan` commands talk to.";
+    }
+}
+
+section! {
+    /// `[tun]`
+    Tun {
+        name: String = "name", Default("\"nat64\""), Restart, "Name of the device; it stays after a restart.";
+    }
+}
+
+section! {
+    /// `[log]`
+    Log {
+        level: Level = "level", Default("\"info\""), Restart, "How much is said.";
+    }
+}

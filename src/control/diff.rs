@@ -1,0 +1,353 @@
+//! The difference of two plans as typed changes that a running gateway accepts, or the keys that need a restart.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use super::plan::host::{HostFacts, check_host};
+use super::plan::{Checked, DnsPlan, Plan, Pool4Plan, load};
+use super::problem::{Fault, Places, Problem, Severity};
+use crate::addr::{Prefix4, PrefixAny};
+use crate::nat64::settings;
+
+/// A change that a running gateway accepts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// For the translator; each worker gets it.
+    Nat64(settings::Change),
+    /// For the DNS64.
+    Dns64(DnsChange),
+}
+
+/// Replaces what a running DNS64 may be told anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsChange {
+    /// Resolvers to ask.
+    pub upstream: Vec<SocketAddr>,
+    /// Who may ask.
+    pub allow_clients: Vec<PrefixAny>,
+    /// Non-global IPv4 that may be synthesised.
+    pub allow_non_global: Vec<Prefix4>,
+}
+
+impl Change {
+    /// Path of the key that changed.
+    pub const fn key(&self) -> &'static str {
+        match self {
+            Self::Nat64(settings::Change::Units(_)) => "unit",
+            Self::Nat64(settings::Change::Pool4(_)) => "nat64.pool4",
+            Self::Nat64(settings::Change::Filtering(_)) => "nat64.filtering",
+            Self::Nat64(settings::Change::Allow(_)) => "nat64.allow",
+            Self::Nat64(settings::Change::Timers(_)) => "nat64.timers",
+            Self::Dns64(_) => "dns64",
+        }
+    }
+}
+
+/// A key whose change a running gateway cannot take over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NeedsRestart {
+    /// Path of the key, as in the new file.
+    pub path: String,
+}
+
+impl NeedsRestart {
+    /// The same as a problem of the new file.
+    pub fn problem(&self, places: &Places) -> Problem {
+        Problem {
+            severity: Severity::Error,
+            path: self.path.clone(),
+            line: places.line(&self.path),
+            fault: Fault::NeedsRestart { key: self.path.clone() },
+        }
+    }
+}
+
+/// A checked file that a running gateway can take over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reload {
+    /// The new plan and its warnings.
+    pub checked: Checked,
+    /// The way from the old plan to the new one; empty when nothing changed.
+    pub changes: Vec<Change>,
+}
+
+/// Reads the file again, checks it by itself and against this machine, and compares it with the plan that runs.
+/// Whatever is wrong, nothing has been changed.
+pub fn reload(running: &Plan, path: &Path, facts: &HostFacts) -> Result<Reload, Vec<Problem>> {
+    let mut checked = load(path)?;
+    checked.warnings.extend(check_host(&checked, facts));
+    if checked.warnings.iter().any(Problem::is_error) {
+        return Err(checked.warnings);
+    }
+    match diff(running, &checked.plan) {
+        Ok(changes) => Ok(Reload { checked, changes }),
+        Err(keys) => Err(keys.iter().map(|key| key.problem(&checked.places)).collect()),
+    }
+}
+
+/// The changes that lead from `old` to `new`, or every key that stands in the way.
+pub fn diff(old: &Plan, new: &Plan) -> Result<Vec<Change>, Vec<NeedsRestart>> {
+    let blocked = restarts(old, new);
+    if !blocked.is_empty() {
+        return Err(blocked.into_iter().map(|path| NeedsRestart { path }).collect());
+    }
+    let (was, is) = (&old.nat64, &new.nat64);
+    let nat64 = [
+        // A unit or a destination that goes is taken away before anything is added.
+        (was.units != is.units).then(|| settings::Change::Units(is.units.clone())),
+        (was.allowed() != is.allowed()).then(|| settings::Change::Allow(is.allowed())),
+        (was.ranges() != is.ranges()).then(|| settings::Change::Pool4(is.ranges())),
+        (was.filtering != is.filtering).then_some(settings::Change::Filtering(is.filtering)),
+        (was.timers != is.timers).then_some(settings::Change::Timers(is.timers)),
+    ];
+    let dns64 = match (&old.dns64, &new.dns64) {
+        (Some(was), Some(is)) if was != is => Some(Change::Dns64(DnsChange::to(is))),
+        _ => None,
+    };
+    Ok(nat64.into_iter().flatten().map(Change::Nat64).chain(dns64).collect())
+}
+
+impl DnsChange {
+    fn to(plan: &DnsPlan) -> Self {
+        Self {
+            upstream: plan.upstream.clone(),
+            allow_clients: plan.allow_clients.clone(),
+            allow_non_global: plan.allow_non_global.clone(),
+        }
+    }
+}
+
+/// Paths of the keys that differ and cannot be changed in a running gateway.
+fn restarts(old: &Plan, new: &Plan) -> Vec<String> {
+    let (was, is) = (&old.nat64, &new.nat64);
+    let plain = [
+        ("nat64.pool6", was.pool6 != is.pool6),
+        ("nat64.subscriber", was.subscriber_len != is.subscriber_len),
+        ("nat64.block-size", was.block_size != is.block_size),
+        ("nat64.key-file", was.key_file != is.key_file),
+        ("nat64.workers", was.workers != is.workers),
+        ("nat64.sessions", was.limits.sessions != is.limits.sessions),
+        ("nat64.subscribers", was.limits.subscribers != is.limits.subscribers),
+        (
+            "nat64.icmp-errors-per-second",
+            was.limits.icmp_errors_per_second != is.limits.icmp_errors_per_second,
+        ),
+        ("nat64.icmp6-source", was.icmp6_source != is.icmp6_source),
+        ("nat64.mtu6", was.mtu.v6 != is.mtu.v6),
+        ("nat64.mtu4", was.mtu.v4 != is.mtu.v4),
+        ("nat64.lowest-ipv6-mtu", was.mtu.lowest_ipv6 != is.mtu.lowest_ipv6),
+        ("dns64", old.dns64.is_some() != new.dns64.is_some()),
+        ("dns64.listen", listen(old) != listen(new) && old.dns64.is_some() && new.dns64.is_some()),
+        ("admin.socket", old.admin_socket != new.admin_socket),
+        ("tun.name", old.tun_name != new.tun_name),
+        ("log.level", old.log_level != new.log_level),
+    ];
+    let plain = plain.into_iter().filter(|(_, differs)| *differs).map(|(path, _)| path.to_owned());
+    // A range that stays must come here the same way; a new one may choose.
+    let same_range =
+        |pool: &Pool4Plan| was.pool4.iter().find(|other| other.range.prefix == pool.range.prefix);
+    let moved = is.pool4.iter().enumerate().filter_map(|(i, pool)| {
+        same_range(pool).filter(|other| other.mode != pool.mode).map(|_| format!("nat64.pool4[{i}].mode"))
+    });
+    plain.chain(moved).collect()
+}
+
+fn listen(plan: &Plan) -> &[SocketAddr] {
+    plan.dns64.as_ref().map_or(&[], |dns| &dns.listen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::config::{Apply, File, Row, Value};
+    use crate::control::plan::check;
+    use crate::nat64::settings::{Hops, Key, Mtu, Settings};
+    use proptest::prelude::*;
+
+    const FULL: &str = r#"
+nat64.pool6 = ["2001:db8:64::/96"]
+nat64.pool4 = [{ prefix = "198.51.100.0/28", ports = "1024-65535", mode = "routed" }]
+nat64.allow = [{ prefix = "10.0.0.0/8", name = "data centre" }]
+unit = [{ name = "a", prefixes = ["2001:db8:6::/64"] }]
+[dns64]
+listen = ["[2001:db8:6::1]:53"]
+upstream = ["203.0.113.53"]
+"#;
+
+    fn plan(text: &str) -> Plan {
+        check(text).unwrap().plan
+    }
+
+    /// What a running gateway knows of its plan.
+    fn running(plan: &Plan) -> (Settings, Option<DnsPlan>) {
+        (plan.nat64.settings(Key([0; 16]), Mtu::default(), Hops::KernelForwards), plan.dns64.clone())
+    }
+
+    /// What a running gateway does with a change.
+    fn apply((settings, dns): &mut (Settings, Option<DnsPlan>), change: Change) {
+        match change {
+            Change::Nat64(settings::Change::Units(units)) => settings.units = units,
+            Change::Nat64(settings::Change::Pool4(ranges)) => settings.pool4.ranges = ranges,
+            Change::Nat64(settings::Change::Filtering(filtering)) => settings.filtering = filtering,
+            Change::Nat64(settings::Change::Allow(allow)) => settings.allow = allow,
+            Change::Nat64(settings::Change::Timers(timers)) => settings.timers = timers,
+            Change::Dns64(change) => {
+                let dns = dns.as_mut().unwrap();
+                dns.upstream = change.upstream;
+                dns.allow_clients = change.allow_clients;
+                dns.allow_non_global = change.allow_non_global;
+            }
+        }
+    }
+
+    /// A value for each key that differs from FULL or from the default, as a line that replaces or is added.
+    fn altered(path: &str) -> String {
+        let line = |text: &str| format!("{text}\n{FULL}");
+        let swap = |from: &str, to: &str| {
+            assert!(FULL.contains(from), "{from}");
+            FULL.replace(from, to)
+        };
+        match path {
+            "nat64.pool6" => swap("2001:db8:64::/96", "2001:db8:65::/96"),
+            "nat64.pool4.prefix" => swap("198.51.100.0/28", "198.51.100.0/27"),
+            "nat64.pool4.ports" => swap("1024-65535", "2048-65535"),
+            "nat64.pool4.mode" => swap("\"routed\"", "\"onlink\", interface = \"eth0\""),
+            "nat64.pool4.interface" => swap("\"routed\"", "\"onlink\", interface = \"eth1\""),
+            "nat64.subscriber" => line("nat64.subscriber = 64"),
+            "nat64.block-size" => line("nat64.block-size = 1024"),
+            "nat64.key-file" => line("nat64.key-file = \"/k\""),
+            "nat64.workers" => line("nat64.workers = 3"),
+            "nat64.sessions" => line("nat64.sessions = 4096"),
+            "nat64.subscribers" => line("nat64.subscribers = 128"),
+            "nat64.icmp6-source" => line("nat64.icmp6-source = \"2001:db8::1\""),
+            "nat64.icmp-errors-per-second" => line("nat64.icmp-errors-per-second = 5"),
+            "nat64.mtu6" => line("nat64.mtu6 = 1400"),
+            "nat64.mtu4" => line("nat64.mtu4 = 1400"),
+            "nat64.lowest-ipv6-mtu" => line("nat64.lowest-ipv6-mtu = 1400"),
+            "nat64.filtering.tcp" => line("nat64.filtering.tcp = \"address-dependent\""),
+            "nat64.filtering.udp" => line("nat64.filtering.udp = \"address-dependent\""),
+            "nat64.filtering.icmp" => line("nat64.filtering.icmp = \"address-dependent\""),
+            "nat64.filtering.drop-external-tcp" => line("nat64.filtering.drop-external-tcp = true"),
+            "nat64.timers.udp-timeout" => line("nat64.timers.udp-timeout = 400"),
+            "nat64.timers.tcp-idle-timeout" => line("nat64.timers.tcp-idle-timeout = 7440"),
+            "nat64.timers.tcp-trans-open-timeout" => line("nat64.timers.tcp-trans-open-timeout = 250"),
+            "nat64.timers.tcp-trans-close-timeout" => line("nat64.timers.tcp-trans-close-timeout = 250"),
+            "nat64.timers.icmp-timeout" => line("nat64.timers.icmp-timeout = 70"),
+            "nat64.allow.prefix" => swap("10.0.0.0/8", "172.16.0.0/12"),
+            "nat64.allow.name" => swap("data centre", "another name"),
+            "dns64.listen" => swap("[2001:db8:6::1]:53", "[2001:db8:6::2]:53"),
+            "dns64.upstream" => swap("203.0.113.53", "203.0.113.54"),
+            "dns64.allow" => format!("{FULL}allow = [\"2001:db8:6::/96\"]"),
+            "unit.name" => swap("\"a\"", "\"b\""),
+            "unit.prefixes" => swap("2001:db8:6::/64", "2001:db8:6::/48"),
+            "admin.socket" => line("admin.socket = \"/s\""),
+            "tun.name" => line("tun.name = \"other\""),
+            "log.level" => line("log.level = \"debug\""),
+            other => panic!("no altered value for the new key {other}; add one"),
+        }
+    }
+
+    fn leaves(path: &str, rows: &'static [Row], out: &mut Vec<(String, &'static Row)>) {
+        for row in rows {
+            let path = if path.is_empty() { row.key.to_owned() } else { format!("{path}.{}", row.key) };
+            if row.rows.is_empty() { out.push((path, row)) } else { leaves(&path, row.rows, out) }
+        }
+    }
+
+    #[test]
+    fn every_key_changes_the_plan_and_applies_as_its_row_says() {
+        let mut keys = Vec::new();
+        leaves("", File::ROWS, &mut keys);
+        assert!(keys.len() > 30);
+        for (path, row) in keys {
+            let (old, new) = if path == "nat64.pool4.interface" {
+                (plan(&altered("nat64.pool4.mode")), plan(&altered(&path)))
+            } else {
+                (plan(FULL), plan(&altered(&path)))
+            };
+            assert_ne!(old, new, "{path} is read and forgotten");
+            match (row.apply, diff(&old, &new)) {
+                (Apply::Reload, Ok(changes)) => {
+                    let mut state = running(&old);
+                    changes.into_iter().for_each(|change| apply(&mut state, change));
+                    assert_eq!(state, running(&new), "{path}");
+                }
+                (Apply::Restart, Err(blocked)) => {
+                    let paths: Vec<_> = blocked.iter().map(|key| key.path.replace("[0]", "")).collect();
+                    assert_eq!(paths, [path.replace("pool4.interface", "pool4.mode")]);
+                }
+                (apply, result) => panic!("{path} is said to need {apply:?}, but {result:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_dns64_comes_and_goes_with_a_restart() {
+        let without = FULL.split("[dns64]").next().unwrap();
+        let blocked = diff(&plan(without), &plan(FULL)).unwrap_err();
+        assert_eq!(blocked, [NeedsRestart { path: "dns64".into() }]);
+    }
+
+    #[test]
+    fn a_reload_that_needs_a_restart_names_key_and_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sampan.toml");
+        std::fs::write(&path, altered("tun.name")).unwrap();
+        let facts = HostFacts {
+            interfaces: Vec::new(),
+            addresses: Vec::new(),
+            routes: Vec::new(),
+            ephemeral: 32_768..=60_999,
+        };
+        let problems = reload(&plan(FULL), &path, &facts).unwrap_err();
+        let view = problems.first().unwrap().view(crate::text::Lang::En);
+        assert_eq!(
+            (view.code.as_str(), view.path.as_str(), view.line),
+            ("needs-restart", "tun.name", Some(1))
+        );
+        std::fs::write(&path, FULL).unwrap();
+        assert_eq!(reload(&plan(FULL), &path, &facts).unwrap().changes, []);
+    }
+
+    prop_compose! {
+        /// Plans that differ in reloadable keys only.
+        fn any_plan()(
+            units in 0usize..3, pools in 1usize..4, allows in 0usize..3, low in 1u16..4, udp in 120u64..500,
+            tcp: bool, drop: bool, upstream in 1u8..4, clients: bool,
+        ) -> Plan {
+            let filter = if tcp { "address-dependent" } else { "endpoint-independent" };
+            let mut text = format!(
+                "nat64.pool6 = [\"2001:db8:64::/96\"]\nnat64.timers.udp-timeout = {udp}\n\
+                 nat64.filtering = {{ tcp = \"{filter}\", drop-external-tcp = {drop} }}\n\
+                 dns64.listen = [\"::1\"]\ndns64.upstream = [\"203.0.113.{upstream}\"]\n",
+            );
+            if clients {
+                text.push_str("dns64.allow = [\"2001:db8::/32\"]\n");
+            }
+            for i in 0..pools {
+                text.push_str(&format!(
+                    "[[nat64.pool4]]\nprefix = \"198.51.100.{}/30\"\nports = \"{}-65535\"\n", i * 4, low * 1024
+                ));
+            }
+            for i in 0..units {
+                text.push_str(&format!("[[unit]]\nname = \"u{i}\"\nprefixes = [\"2001:db8:{i}::/64\"]\n"));
+            }
+            for i in 0..allows {
+                text.push_str(&format!("[[nat64.allow]]\nprefix = \"10.{i}.0.0/16\"\n"));
+            }
+            plan(&text)
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn applying_the_difference_gives_the_new_plan(old in any_plan(), new in any_plan()) {
+            let mut state = running(&old);
+            for change in diff(&old, &new).unwrap() {
+                apply(&mut state, change);
+            }
+            prop_assert_eq!(state, running(&new));
+            prop_assert_eq!(diff(&new, &new).unwrap(), []);
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! Compares a plan with the machine it shall run on. The facts come from `io::host`, or from a test.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
+
+use super::{Checked, Pool4Mode, Pool4Plan};
+use crate::addr::{Prefix4, Prefix6};
+use crate::control::problem::{Fault, Problem, Problems};
+
+/// What the checks need to know about the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostFacts {
+    /// Names of all interfaces.
+    pub interfaces: Vec<String>,
+    /// Their addresses.
+    pub addresses: Vec<HostAddress>,
+    /// Routes of the main table.
+    pub routes: Vec<HostRoute>,
+    /// Source ports of the machine's own connections.
+    pub ephemeral: RangeInclusive<u16>,
+}
+
+/// An address of the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostAddress {
+    /// The interface that has it.
+    pub interface: String,
+    /// The address.
+    pub addr: IpAddr,
+    /// Length of its subnet's prefix.
+    pub len: u8,
+}
+
+/// A route of the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostRoute {
+    /// For IPv4.
+    V4 {
+        /// Where to.
+        prefix: Prefix4,
+        /// The interface it leaves by.
+        interface: String,
+    },
+    /// For IPv6.
+    V6 {
+        /// Where to.
+        prefix: Prefix6,
+        /// The interface it leaves by.
+        interface: String,
+    },
+}
+
+impl HostFacts {
+    /// The facts of this machine now.
+    pub fn read() -> Self {
+        let host = crate::io::host::read();
+        let addresses = host.interfaces.iter().flat_map(|(interface, addresses)| {
+            addresses.iter().map(|&(addr, len)| HostAddress { interface: interface.clone(), addr, len })
+        });
+        let v4 = host.routes4.into_iter().map(|(prefix, interface)| HostRoute::V4 { prefix, interface });
+        let v6 = host.routes6.into_iter().map(|(prefix, interface)| HostRoute::V6 { prefix, interface });
+        Self {
+            addresses: addresses.collect(),
+            routes: v4.chain(v6).collect(),
+            ephemeral: host.ephemeral,
+            interfaces: host.interfaces.into_iter().map(|(name, _)| name).collect(),
+        }
+    }
+}
+
+/// What stands between the plan and this machine, in the order of the file.
+pub fn check_host(checked: &Checked, facts: &HostFacts) -> Vec<Problem> {
+    let mut problems = Problems::with_places(checked.places.clone());
+    let host = Host { checked, facts };
+    host.pool4(&mut problems);
+    host.pool6(&mut problems);
+    host.dns(&mut problems);
+    problems.into_sorted().0
+}
+
+struct Host<'a> {
+    checked: &'a Checked,
+    facts: &'a HostFacts,
+}
+
+impl Host<'_> {
+    /// Addresses of everything but our own device, which may have been left by an earlier run.
+    fn addresses(&self) -> impl Iterator<Item = &HostAddress> {
+        self.facts.addresses.iter().filter(|addr| addr.interface != self.checked.plan.tun_name)
+    }
+
+    fn addresses4(&self) -> impl Iterator<Item = (&HostAddress, Ipv4Addr)> {
+        self.addresses().filter_map(|host| match host.addr {
+            IpAddr::V4(addr) => Some((host, addr)),
+            IpAddr::V6(_) => None,
+        })
+    }
+
+    fn pool4(&self, problems: &mut Problems) {
+        for (i, pool) in self.checked.plan.nat64.pool4.iter().enumerate() {
+            let path = format!("nat64.pool4[{i}]");
+            self.pool4_addresses(pool, &format!("{path}.prefix"), problems);
+            match &pool.mode {
+                Pool4Mode::OnLink { interface } => self.on_link(pool, interface, &path, problems),
+                Pool4Mode::Routed => self.routed(pool, &format!("{path}.prefix"), problems),
+            }
+        }
+    }
+
+    fn pool4_addresses(&self, pool: &Pool4Plan, path: &str, problems: &mut Problems) {
+        for (host, addr) in self.addresses4().filter(|(_, addr)| pool.range.prefix.contains(*addr)) {
+            problems.error(
+                path,
+                Fault::PoolIsHost {
+                    address: addr.to_string(),
+                    interface: host.interface.clone(),
+                    ephemeral: format!("{}-{}", self.facts.ephemeral.start(), self.facts.ephemeral.end()),
+                },
+            );
+        }
+    }
+
+    fn on_link(&self, pool: &Pool4Plan, interface: &str, path: &str, problems: &mut Problems) {
+        if !self.facts.interfaces.iter().any(|name| name == interface) {
+            let tun = self.checked.plan.tun_name.as_str();
+            let others = self.facts.interfaces.iter().map(String::as_str);
+            let present = others.filter(|name| *name != "lo" && *name != tun).collect::<Vec<_>>().join(", ");
+            let value = interface.to_owned();
+            problems.error(&format!("{path}.interface"), Fault::NoInterface { value, present });
+            return;
+        }
+        let value = pool.range.prefix;
+        let inside = self.addresses4().any(|(host, addr)| {
+            let subnet = Prefix4::covering(addr, host.len);
+            host.interface == interface && subnet.contains(value.addr()) && subnet.len() <= value.len()
+        });
+        if !inside {
+            let (value, interface) = (value.to_string(), interface.to_owned());
+            problems.warning(&format!("{path}.prefix"), Fault::NotOnLink { value, interface });
+        }
+    }
+
+    fn routed(&self, pool: &Pool4Plan, path: &str, problems: &mut Problems) {
+        let (tun, value) = (&self.checked.plan.tun_name, pool.range.prefix);
+        let on_link = self.addresses4().find(|(host, addr)| {
+            host.interface != "lo" && host.len < 32 && Prefix4::covering(*addr, host.len).overlaps(value)
+        });
+        if let Some((host, _)) = on_link {
+            let interface = host.interface.clone();
+            problems.warning(path, Fault::OnLinkButRouted { value: value.to_string(), interface });
+            return;
+        }
+        for route in &self.facts.routes {
+            // A shorter route loses against ours.
+            if let HostRoute::V4 { prefix, interface } = route
+                && interface != tun
+                && prefix.overlaps(value)
+                && prefix.len() >= value.len()
+            {
+                let (route, interface) = (prefix.to_string(), interface.clone());
+                problems.warning(path, Fault::RoutedElsewhere { value: value.to_string(), route, interface });
+            }
+        }
+    }
+
+    fn pool6(&self, problems: &mut Problems) {
+        let tun = &self.checked.plan.tun_name;
+        for (i, pref64) in self.checked.plan.nat64.pool6.iter().enumerate() {
+            let path = format!("nat64.pool6[{i}]");
+            for host in self.addresses() {
+                if matches!(host.addr, IpAddr::V6(addr) if pref64.contains(addr)) {
+                    let (address, interface) = (host.addr.to_string(), host.interface.clone());
+                    problems.error(&path, Fault::Pool6IsHost { address, interface });
+                }
+            }
+            for route in &self.facts.routes {
+                if let HostRoute::V6 { prefix, interface } = route {
+                    let value = pref64.prefix();
+                    if interface != tun && prefix.overlaps(value) && prefix.len() >= value.len() {
+                        let (route, interface) = (prefix.to_string(), interface.clone());
+                        let value = value.to_string();
+                        problems.warning(&path, Fault::RoutedElsewhere { value, route, interface });
+                    }
+                }
+            }
+        }
+    }
+
+    fn dns(&self, problems: &mut Problems) {
+        let Some(dns) = &self.checked.plan.dns64 else { return };
+        let is_here =
+            |ip: IpAddr| ip.is_loopback() || self.facts.addresses.iter().any(|host| host.addr == ip);
+        for (i, listen) in dns.listen.iter().enumerate() {
+            if !listen.ip().is_unspecified() && !is_here(listen.ip()) {
+                let value = listen.ip().to_string();
+                problems.warning(&format!("dns64.listen[{i}]"), Fault::ListenNotHere { value });
+            }
+        }
+        for (i, upstream) in dns.upstream.iter().enumerate() {
+            let ours = dns.listen.iter().find(|listen| {
+                listen.ip().is_unspecified()
+                    && listen.port() == upstream.port()
+                    && listen.is_ipv6() == upstream.is_ipv6()
+            });
+            if let Some(listen) = ours.filter(|_| is_here(upstream.ip())) {
+                let (value, listen) = (upstream.to_string(), listen.to_string());
+                problems.error(&format!("dns64.upstream[{i}]"), Fault::DnsLoop { value, listen });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::plan::check;
+    use crate::text::Lang;
+
+    fn facts() -> HostFacts {
+        let address = |interface: &str, addr: &str, len| HostAddress {
+            interface: interface.into(),
+            addr: addr.parse().unwrap(),
+            len,
+        };
+        HostFacts {
+            interfaces: ["lo", "eth0", "eth1", "nat64"].map(String::from).to_vec(),
+            addresses: vec![
+                address("lo", "127.0.0.1", 8),
+                address("eth0", "203.0.113.2", 24),
+                address("eth1", "2001:db8:6::1", 64),
+                address("nat64", "198.51.100.1", 32),
+            ],
+            routes: vec![
+                HostRoute::V4 { prefix: "0.0.0.0/0".parse().unwrap(), interface: "eth0".into() },
+                HostRoute::V4 { prefix: "192.0.2.0/25".parse().unwrap(), interface: "eth1".into() },
+                HostRoute::V4 { prefix: "198.51.100.0/24".parse().unwrap(), interface: "nat64".into() },
+                HostRoute::V6 { prefix: "2001:db8:99::/96".parse().unwrap(), interface: "eth0".into() },
+            ],
+            ephemeral: 32_768..=60_999,
+        }
+    }
+
+    /// `path: code` of every complaint.
+    fn complaints(text: &str) -> Vec<String> {
+        let problems = check_host(&check(text).unwrap(), &facts());
+        problems
+            .iter()
+            .map(|p| format!("{} {}: {}", p.line.unwrap(), p.path, p.view(Lang::En).code))
+            .collect()
+    }
+
+    fn pool(prefix: &str, more: &str) -> Vec<String> {
+        complaints(&format!("[nat64]\n[[nat64.pool4]]\nprefix = \"{prefix}\"\n{more}"))
+    }
+
+    #[test]
+    fn a_routed_pool_of_our_own_is_fine() {
+        assert_eq!(pool("198.51.100.0/28", ""), [""; 0]);
+    }
+
+    #[test]
+    fn g33_an_address_of_the_machine_is_refused() {
+        assert_eq!(
+            pool("203.0.113.0/28", "mode = \"onlink\"\ninterface = \"eth0\""),
+            ["3 nat64.pool4[0].prefix: pool-is-host"]
+        );
+    }
+
+    #[test]
+    fn on_link_pools() {
+        assert_eq!(pool("203.0.113.16/28", "mode = \"onlink\"\ninterface = \"eth0\""), [""; 0]);
+        assert_eq!(
+            pool("203.0.113.16/28", "mode = \"onlink\"\ninterface = \"wan\""),
+            ["5 nat64.pool4[0].interface: no-interface"]
+        );
+        assert_eq!(
+            pool("198.51.100.0/28", "mode = \"onlink\"\ninterface = \"eth0\""),
+            ["3 nat64.pool4[0].prefix: not-on-link"]
+        );
+        assert_eq!(pool("203.0.113.16/28", ""), ["3 nat64.pool4[0].prefix: on-link-but-routed"]);
+    }
+
+    #[test]
+    fn routes_of_others() {
+        assert_eq!(pool("192.0.2.0/24", ""), ["3 nat64.pool4[0].prefix: routed-elsewhere"]);
+        assert_eq!(
+            complaints(
+                "[nat64]\npool6 = [\n\"2001:db8:99::/96\",\n\"2001:db8:6::/96\"]\n\
+                 [[nat64.pool4]]\nprefix = \"198.51.100.0/28\"\n"
+            ),
+            ["3 nat64.pool6[0]: routed-elsewhere", "4 nat64.pool6[1]: pool6-is-host"]
+        );
+    }
+
+    #[test]
+    fn dns_addresses() {
+        let dns = |listen: &str, upstream: &str| {
+            complaints(&format!(
+                "nat64.pool4 = [{{ prefix = \"198.51.100.0/28\" }}]\n[dns64]\nlisten = [\"{listen}\"]\n\
+                 upstream = [\"{upstream}\"]\n"
+            ))
+        };
+        assert_eq!(dns("[2001:db8:6::1]:53", "203.0.113.53"), [""; 0]);
+        assert_eq!(dns("[::]:53", "2001:db8:6::1"), ["4 dns64.upstream[0]: dns-loop"]);
+        assert_eq!(dns("[::]:53", "[2001:db8:6::1]:5353"), [""; 0]);
+        assert_eq!(dns("[2001:db8:6::2]:53", "203.0.113.53"), ["3 dns64.listen[0]: listen-not-here"]);
+    }
+}

@@ -1,0 +1,250 @@
+//! The checked plan: what the operator wanted, with every default filled in and every contradiction refused.
+//!
+//! [`check`] needs nothing but the text; [`host`] compares the plan with the machine it shall run on.
+
+mod dns;
+pub mod host;
+mod nat64;
+
+use std::net::{Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use super::config::{self, At, Level, Reader};
+use super::problem::{Fault, Places, Problem, Problems};
+use crate::addr::{Prefix4, PrefixAny};
+use crate::nat64::settings::{Filtering, Hops, Key, Limits, Mtu, Pool4, Pool4Range, Settings, Timers, Unit};
+use crate::xlat::pref64::Pref64;
+
+/// Where the configuration is when nothing else is said.
+pub const DEFAULT_CONFIG: &str = "/etc/sampan/sampan.toml";
+/// Where the admin socket is when nothing else is said.
+pub const DEFAULT_SOCKET: &str = "/run/sampan/admin.sock";
+/// Largest number of workers.
+pub const MAX_WORKERS: u16 = 64;
+
+/// Everything that `sampan run` shall do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The translator.
+    pub nat64: Nat64Plan,
+    /// The DNS64, if there is one.
+    pub dns64: Option<DnsPlan>,
+    /// Path of the admin socket.
+    pub admin_socket: PathBuf,
+    /// Name of the TUN device.
+    pub tun_name: String,
+    /// How much is logged.
+    pub log_level: Level,
+}
+
+/// The translator. [`Nat64Plan::settings`] makes the engine's settings of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nat64Plan {
+    /// Translation prefixes, at least one.
+    pub pool6: Vec<Pref64>,
+    /// The shared addresses, at least one range, disjoint.
+    pub pool4: Vec<Pool4Plan>,
+    /// Ports in one block.
+    pub block_size: u16,
+    /// Prefix length that is one subscriber.
+    pub subscriber_len: u8,
+    /// File with the secret of the keyed hashes; made when it is missing.
+    pub key_file: PathBuf,
+    /// Number of workers, if the operator chose it.
+    pub workers: Option<u16>,
+    /// Who may answer a mapping.
+    pub filtering: Filtering,
+    /// Lifetimes.
+    pub timers: Timers,
+    /// The organisations served.
+    pub units: Vec<Unit>,
+    /// Non-global destinations that may be reached.
+    pub allow: Vec<Allowed>,
+    /// Table sizes.
+    pub limits: Limits,
+    /// MTUs, as far as the operator chose them.
+    pub mtu: MtuPlan,
+    /// Source of the ICMPv6 errors that the gateway originates.
+    pub icmp6_source: Option<Ipv6Addr>,
+}
+
+/// A range of the pool and how it reaches this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool4Plan {
+    /// Addresses and ports.
+    pub range: Pool4Range,
+    /// How packets to it come here.
+    pub mode: Pool4Mode,
+}
+
+/// How packets to a pool range come here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pool4Mode {
+    /// A router sends them.
+    Routed,
+    /// This machine answers ARP for them on an interface.
+    OnLink {
+        /// Name of the interface.
+        interface: String,
+    },
+}
+
+/// A non-global destination that may be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allowed {
+    /// The addresses.
+    pub prefix: Prefix4,
+    /// What they are, for people; may be empty.
+    pub name: String,
+}
+
+/// MTUs, as far as the operator chose them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MtuPlan {
+    /// IPv6 side; otherwise that of the interface.
+    pub v6: Option<u16>,
+    /// IPv4 side; otherwise that of the interface.
+    pub v4: Option<u16>,
+    /// `lowest-ipv6-mtu`.
+    pub lowest_ipv6: u16,
+}
+
+/// The DNS64.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsPlan {
+    /// Addresses to answer on, UDP and TCP.
+    pub listen: Vec<SocketAddr>,
+    /// Resolvers to ask.
+    pub upstream: Vec<SocketAddr>,
+    /// The same translation prefixes as the translator's.
+    pub prefixes: Vec<Pref64>,
+    /// Who may ask.
+    pub allow_clients: Vec<PrefixAny>,
+    /// Non-global IPv4 that may be synthesised, the same list as the translator's.
+    pub allow_non_global: Vec<Prefix4>,
+}
+
+/// A plan, and what was noticed while it was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// The plan.
+    pub plan: Plan,
+    /// What is probably not meant.
+    pub warnings: Vec<Problem>,
+    /// Where each key stands, for later complaints.
+    pub places: Places,
+}
+
+/// Reads and checks a file.
+pub fn load(path: &Path) -> Result<Checked, Vec<Problem>> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        vec![Problem::of_file(Fault::Unreadable {
+            file: path.display().to_string(),
+            reason: error.to_string(),
+        })]
+    })?;
+    check(&text)
+}
+
+/// Checks a configuration by itself. On failure every problem is returned, warnings included.
+pub fn check(text: &str) -> Result<Checked, Vec<Problem>> {
+    let mut reader = Reader::new(text);
+    let file = reader.file::<config::File>();
+    let mut problems = reader.problems;
+    let plan = file.map(|file| build(&file, &mut problems));
+    let failed = problems.any_error();
+    let (found, places) = problems.into_sorted();
+    match plan {
+        Some(plan) if !failed => Ok(Checked { plan, warnings: found, places }),
+        _ => Err(found),
+    }
+}
+
+impl Plan {
+    /// The number of workers on a machine with `cpus` CPUs.
+    pub fn workers(&self, cpus: usize) -> u16 {
+        self.nat64.workers.unwrap_or_else(|| u16::try_from(cpus).unwrap_or(MAX_WORKERS).clamp(1, MAX_WORKERS))
+    }
+}
+
+impl Nat64Plan {
+    /// The engine's settings, with what only the daemon knows.
+    pub fn settings(&self, key: Key, mtu: Mtu, hops: Hops) -> Settings {
+        Settings {
+            pool6: self.pool6.clone(),
+            pool4: Pool4 { ranges: self.ranges(), block_size: self.block_size },
+            subscriber_len: self.subscriber_len,
+            key,
+            filtering: self.filtering,
+            timers: self.timers,
+            units: self.units.clone(),
+            allow: self.allowed(),
+            limits: self.limits,
+            mtu,
+            icmp6_source: self.icmp6_source,
+            hops,
+        }
+    }
+
+    /// The ranges of the pool.
+    pub fn ranges(&self) -> Vec<Pool4Range> {
+        self.pool4.iter().map(|pool| pool.range.clone()).collect()
+    }
+
+    /// The non-global destinations that may be reached.
+    pub fn allowed(&self) -> Vec<Prefix4> {
+        self.allow.iter().map(|allowed| allowed.prefix).collect()
+    }
+}
+
+impl MtuPlan {
+    /// The MTUs, given those of the interfaces on both sides.
+    pub fn resolve(self, v6: u16, v4: u16) -> Mtu {
+        let v6 = self.v6.unwrap_or(v6).max(crate::nat64::settings::IPV6_MIN_MTU);
+        Mtu { v6, v4: self.v4.unwrap_or(v4).max(68), lowest_ipv6: self.lowest_ipv6.min(v6) }
+    }
+}
+
+fn build(file: &config::File, problems: &mut Problems) -> Plan {
+    let section = file.nat64.as_ref().map(|at| at.value.clone()).unwrap_or_default();
+    let tun = file.tun.as_ref().and_then(|at| at.value.name.as_ref());
+    let tun_name = interface_name(tun, problems).unwrap_or_else(|| "nat64".into());
+    let nat64 = nat64::build(&section, file.unit.as_ref(), &tun_name, problems);
+    let dns64 = file.dns64.as_ref().map(|at| dns::build(&at.value, &nat64, problems));
+    let socket = file.admin.as_ref().and_then(|at| at.value.socket.as_ref());
+    let admin_socket = absolute(socket, DEFAULT_SOCKET, problems);
+    if let Some(at) = socket.filter(|at| at.value.as_os_str().len() > 107) {
+        problems.error(&at.path, Fault::SocketPathLong { value: at.value.display().to_string() });
+    }
+    let level = file.log.as_ref().and_then(|at| at.value.level.as_ref());
+    let log_level = level.map(|at| at.value).unwrap_or_default();
+    Plan { nat64, dns64, admin_socket, tun_name, log_level }
+}
+
+fn absolute(at: Option<&At<PathBuf>>, default: &str, problems: &mut Problems) -> PathBuf {
+    let Some(at) = at else { return default.into() };
+    if !at.value.is_absolute() || at.value.as_os_str().as_encoded_bytes().contains(&0) {
+        problems.error(
+            &at.path,
+            Fault::NotAbsolute { value: crate::text::shown(&at.value.display().to_string(), 80) },
+        );
+    }
+    at.value.clone()
+}
+
+fn interface_name(at: Option<&At<String>>, problems: &mut Problems) -> Option<String> {
+    let at = at?;
+    let name = at.value.as_str();
+    let odd = |c: char| !c.is_ascii_graphic() || matches!(c, '/' | ':' | '%');
+    if name.is_empty()
+        || name.len() > 15
+        || name.contains(odd)
+        || matches!(name, "." | ".." | "lo" | "all" | "default")
+    {
+        problems.error(&at.path, Fault::InterfaceName { value: crate::text::shown(name, 40) });
+    }
+    Some(at.value.clone())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,412 @@
+//! Checks of `[nat64]` and `[[unit]]`.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::{Allowed, MAX_WORKERS, MtuPlan, Nat64Plan, Pool4Mode, Pool4Plan, absolute, interface_name};
+use crate::addr::{Prefix4, Prefix6, is_illegal_source6, is_non_global};
+use crate::control::config::{self, At, Mode};
+use crate::control::problem::{Fault, Problems};
+use crate::nat64::settings::{
+    Filter, Filtering, ICMP_DEFAULT, IPV6_MIN_MTU, Limits, Pool4Range, TCP_EST, TCP_INCOMING_SYN, TCP_TRANS,
+    Timers, UDP_MIN, Unit,
+};
+use crate::text::shown;
+use crate::xlat::pref64::Pref64;
+
+/// Addresses of all pool ranges together. The block table takes one byte for each block.
+const MAX_POOL_ADDRESSES: u64 = 65_536;
+/// A week: no lifetime needs more, and the timers need a bound.
+const MAX_TIMER: u64 = 604_800;
+
+/// Checks the sections and makes the plan. What could not be read is replaced by its default; the problems then
+/// say that there is no plan.
+pub(super) fn build(
+    section: &config::Nat64,
+    units: Option<&At<Vec<At<config::Unit>>>>,
+    tun_name: &str,
+    problems: &mut Problems,
+) -> Nat64Plan {
+    let pool6 = pool6(section, problems);
+    let block_size = block_size(section, problems);
+    let pool4 = pool4(section, block_size, tun_name, problems);
+    let subscriber = number(section.subscriber.as_ref(), 128u8, 1..=128, problems);
+    let units = units.map(|at| self::units(at, &pool6, subscriber, problems)).unwrap_or_default();
+    // Not worth a word while something else is wrong.
+    if units.is_empty() && !problems.any_error() {
+        problems.warning("unit", Fault::NoUnits);
+    }
+    let workers = section.workers.as_ref().map(|at| number(Some(at), 1u16, 1..=MAX_WORKERS.into(), problems));
+    if let Some(workers) = workers {
+        enough_blocks(&pool4, block_size, workers, problems);
+    }
+    Nat64Plan {
+        allow: allow(section, &pool6, problems),
+        block_size,
+        subscriber_len: subscriber,
+        key_file: absolute(section.key_file.as_ref(), "/var/lib/sampan/key", problems),
+        workers,
+        filtering: filtering(section),
+        timers: timers(section, problems),
+        limits: limits(section, problems),
+        mtu: mtu(section, problems),
+        icmp6_source: icmp6_source(section, &pool6, problems),
+        pool6,
+        pool4,
+        units,
+    }
+}
+
+fn pool6(section: &config::Nat64, problems: &mut Problems) -> Vec<Pref64> {
+    let Some(list) = &section.pool6 else { return vec![Pref64::well_known()] };
+    nonempty(list, problems);
+    for (i, at) in list.value.iter().enumerate() {
+        let prefix = at.value.prefix();
+        let value = || at.value.to_string();
+        if prefix.overlaps(Pref64::well_known().prefix()) && !at.value.is_well_known() {
+            problems.error(&at.path, Fault::NearWellKnown { value: value() });
+        }
+        if !is_unicast6(prefix) {
+            problems.error(&at.path, Fault::NotUnicast { value: value() });
+        }
+        let earlier = list.value.iter().take(i).find(|other| other.value.prefix().overlaps(prefix));
+        if let Some(other) = earlier {
+            let (other, at_path) = (other.value.to_string(), other.path.clone());
+            problems.error(&at.path, Fault::Overlap { value: value(), other, at: at_path });
+        }
+    }
+    list.value.iter().map(|at| at.value).collect()
+}
+
+fn block_size(section: &config::Nat64, problems: &mut Problems) -> u16 {
+    let size = number(section.block_size.as_ref(), 512u16, 64..=4096, problems);
+    match &section.block_size {
+        Some(at) if (64..=4096).contains(&at.value) && !at.value.is_power_of_two() => {
+            problems.error(&at.path, Fault::NotPowerOfTwo { value: at.value });
+        }
+        _ => {}
+    }
+    size
+}
+
+fn pool4(
+    section: &config::Nat64,
+    block_size: u16,
+    tun_name: &str,
+    problems: &mut Problems,
+) -> Vec<Pool4Plan> {
+    let Some(list) = &section.pool4 else { return Vec::new() };
+    nonempty(list, problems);
+    let mut plans: Vec<Pool4Plan> = Vec::new();
+    let mut seen: Vec<&At<Prefix4>> = Vec::new();
+    for pool in &list.value {
+        let mode = pool4_mode(pool, tun_name, problems);
+        let ports = pool4_ports(pool, block_size, problems);
+        let Some(at) = &pool.value.prefix else { continue };
+        let prefix = at.value;
+        if !is_unicast4(prefix) {
+            problems.error(&at.path, Fault::NotUnicast { value: prefix.to_string() });
+        }
+        if let Some(other) = seen.iter().find(|other| other.value.overlaps(prefix)) {
+            let (other, at_path) = (other.value.to_string(), other.path.clone());
+            problems.error(&at.path, Fault::Overlap { value: prefix.to_string(), other, at: at_path });
+        }
+        seen.push(at);
+        plans.push(Pool4Plan { range: Pool4Range { prefix, ports }, mode });
+    }
+    let addresses = plans.iter().map(|pool| pool.range.prefix.size()).sum();
+    if addresses > MAX_POOL_ADDRESSES {
+        problems.error(&list.path, Fault::PoolTooLarge { addresses, max: MAX_POOL_ADDRESSES });
+    }
+    plans
+}
+
+fn pool4_mode(pool: &At<config::Pool4>, tun_name: &str, problems: &mut Problems) -> Pool4Mode {
+    let interface = interface_name(pool.value.interface.as_ref(), problems);
+    let on_link = pool.value.mode.as_ref().is_some_and(|at| at.value == Mode::OnLink);
+    match interface {
+        Some(interface) if on_link => {
+            if interface == tun_name {
+                let path = format!("{}.interface", pool.path);
+                problems.error(&path, Fault::InterfaceIsTun { value: interface.clone() });
+            }
+            Pool4Mode::OnLink { interface }
+        }
+        Some(_) => {
+            problems.error(&format!("{}.interface", pool.path), Fault::InterfaceUnused);
+            Pool4Mode::Routed
+        }
+        None => {
+            if on_link {
+                problems.error(&format!("{}.interface", pool.path), Fault::InterfaceNeeded);
+            }
+            Pool4Mode::Routed
+        }
+    }
+}
+
+fn pool4_ports(pool: &At<config::Pool4>, block: u16, problems: &mut Problems) -> RangeInclusive<u16> {
+    let Some(at) = &pool.value.ports else { return 1024..=65_535 };
+    let (low, high) = (*at.value.start(), *at.value.end());
+    let ports = (u32::from(high) + 1).saturating_sub(low.into());
+    let left = ports.checked_rem(block.into()).unwrap_or(0);
+    if low > high {
+        problems.error(&at.path, Fault::PortsReversed { low, high });
+    } else if low == 0 {
+        problems.error(&at.path, Fault::PortZero);
+    } else if ports < block.into() {
+        problems.error(&at.path, Fault::PortsBelowBlock { ports, block });
+    } else if left != 0 {
+        problems.warning(&at.path, Fault::PortsLeftOver { left, block });
+    }
+    at.value.clone()
+}
+
+fn enough_blocks(pool4: &[Pool4Plan], block_size: u16, workers: u16, problems: &mut Problems) {
+    let blocks = |pool: &Pool4Plan| {
+        let ports =
+            (u64::from(*pool.range.ports.end()) + 1).saturating_sub((*pool.range.ports.start()).into());
+        pool.range.prefix.size() * (ports.checked_div(block_size.into()).unwrap_or(0))
+    };
+    let blocks: u64 = pool4.iter().map(blocks).sum();
+    if blocks < workers.into() && !problems.any_error() {
+        problems.error("nat64.pool4", Fault::PoolTooSmall { blocks, workers });
+    }
+}
+
+fn units(
+    list: &At<Vec<At<config::Unit>>>,
+    pool6: &[Pref64],
+    subscriber: u8,
+    problems: &mut Problems,
+) -> Vec<Unit> {
+    let mut plans: Vec<Unit> = Vec::new();
+    let mut seen: Vec<&At<Prefix6>> = Vec::new();
+    for (i, unit) in list.value.iter().enumerate() {
+        let name = unit.value.name.as_ref().map(|at| checked_name(at, problems)).unwrap_or_default();
+        let earlier =
+            |other: &&At<config::Unit>| other.value.name.as_ref().is_some_and(|at| at.value == name);
+        if let (Some(at), Some(other)) = (&unit.value.name, list.value.iter().take(i).find(earlier)) {
+            let value = shown(&name, 60);
+            problems.error(&at.path, Fault::DuplicateName { value, at: other.path.clone() });
+        }
+        let Some(prefixes) = &unit.value.prefixes else { continue };
+        nonempty(prefixes, problems);
+        for at in &prefixes.value {
+            unit_prefix(at, &seen, pool6, subscriber, problems);
+            seen.push(at);
+        }
+        plans.push(Unit { name, prefixes: prefixes.value.iter().map(|at| at.value).collect() });
+    }
+    plans
+}
+
+fn unit_prefix(
+    at: &At<Prefix6>,
+    seen: &[&At<Prefix6>],
+    pool6: &[Pref64],
+    subscriber: u8,
+    problems: &mut Problems,
+) {
+    let value = at.value.to_string();
+    if !is_unicast6(at.value) {
+        problems.error(&at.path, Fault::NotUnicast { value: value.clone() });
+    } else if let Some(pref64) = pool6.iter().find(|pref64| pref64.prefix().overlaps(at.value)) {
+        problems.error(&at.path, Fault::InPool6 { value: value.clone(), pool6: pref64.to_string() });
+    }
+    if at.value.len() > subscriber {
+        problems.warning(&at.path, Fault::SharedSubscriber { value: value.clone(), subscriber });
+    }
+    if let Some(other) = seen.iter().find(|other| other.value.overlaps(at.value)) {
+        let fault = if other.value == at.value {
+            Fault::Duplicate { value, at: other.path.clone() }
+        } else {
+            Fault::Overlap { value, other: other.value.to_string(), at: other.path.clone() }
+        };
+        problems.error(&at.path, fault);
+    }
+}
+
+fn allow(section: &config::Nat64, pool6: &[Pref64], problems: &mut Problems) -> Vec<Allowed> {
+    let Some(list) = &section.allow else { return Vec::new() };
+    if !list.value.is_empty() && pool6.iter().all(|pref64| pref64.is_well_known()) {
+        problems.warning(&list.path, Fault::AllowWithoutEffect);
+    }
+    let mut plans: Vec<Allowed> = Vec::new();
+    let mut seen: Vec<&At<Prefix4>> = Vec::new();
+    for allow in &list.value {
+        let name = allow.value.name.as_ref().map(|at| checked_name(at, problems)).unwrap_or_default();
+        let Some(at) = &allow.value.prefix else { continue };
+        let value = at.value.to_string();
+        if !is_unicast4(at.value) {
+            problems.error(&at.path, Fault::NotUnicast { value });
+        } else if !touches_non_global(at.value) {
+            problems.warning(&at.path, Fault::AllowGlobal { value });
+        } else if let Some(other) = seen.iter().find(|other| other.value == at.value) {
+            problems.error(&at.path, Fault::Duplicate { value, at: other.path.clone() });
+        }
+        seen.push(at);
+        plans.push(Allowed { prefix: at.value, name });
+    }
+    plans
+}
+
+fn filtering(section: &config::Nat64) -> Filtering {
+    let Some(at) = &section.filtering else { return Filtering::default() };
+    let filter = |at: &Option<At<Filter>>| at.as_ref().map(|at| at.value).unwrap_or_default();
+    let section = &at.value;
+    Filtering {
+        tcp: filter(&section.tcp),
+        udp: filter(&section.udp),
+        icmp: filter(&section.icmp),
+        drop_external_tcp: section.drop_external_tcp.as_ref().is_some_and(|at| at.value),
+    }
+}
+
+fn timers(section: &config::Nat64, problems: &mut Problems) -> Timers {
+    let usual = Timers::default();
+    let Some(at) = &section.timers else { return usual };
+    let section = &at.value;
+    let mut timer = |at: &Option<At<u64>>, default: Duration, floor: Duration, source: &str| {
+        let Some(at) = at else { return default };
+        let floor = floor.as_secs();
+        if at.value < floor {
+            let source = source.to_owned();
+            problems.error(&at.path, Fault::TimerTooShort { value: at.value, floor, source });
+        } else if at.value > MAX_TIMER {
+            let value = at.value.to_string();
+            problems.error(&at.path, Fault::OutOfRange { value, low: floor, high: MAX_TIMER });
+        }
+        Duration::from_secs(at.value)
+    };
+    let timers = Timers {
+        udp: timer(&section.udp_timeout, usual.udp, UDP_MIN, "RFC 6146 §4 (UDP_MIN)"),
+        tcp_est: timer(&section.tcp_idle_timeout, usual.tcp_est, TCP_EST, "RFC 6146 §4 (TCP_EST)"),
+        // RFC 7857 §2.1 lets this one be shorter than four minutes; it names no floor. Ours is the time a SYN
+        // from outside is held, so that the two cannot cross.
+        tcp_trans_open: timer(
+            &section.tcp_trans_open_timeout,
+            usual.tcp_trans_open,
+            TCP_INCOMING_SYN,
+            "RFC 6146 §4 (TCP_INCOMING_SYN)",
+        ),
+        tcp_trans_close: timer(
+            &section.tcp_trans_close_timeout,
+            usual.tcp_trans_close,
+            TCP_TRANS,
+            "RFC 5382 REQ-5 (TCP_TRANS)",
+        ),
+        icmp: timer(&section.icmp_timeout, usual.icmp, ICMP_DEFAULT, "RFC 5508 REQ-2 (ICMP_DEFAULT)"),
+    };
+    if let Some(at) = &section.tcp_trans_open_timeout {
+        let usual = TCP_TRANS.as_secs();
+        if (TCP_INCOMING_SYN.as_secs()..usual).contains(&at.value) {
+            let source = "RFC 7857 §2.1".to_owned();
+            problems.warning(&at.path, Fault::TimerShort { value: at.value, usual, source });
+        }
+    }
+    timers
+}
+
+fn limits(section: &config::Nat64, problems: &mut Problems) -> Limits {
+    let usual = Limits::default();
+    Limits {
+        sessions: number(section.sessions.as_ref(), usual.sessions, 1_024..=16_777_216, problems),
+        subscribers: number(section.subscribers.as_ref(), usual.subscribers, 64..=4_194_304, problems),
+        icmp_errors_per_second: number(
+            section.icmp_errors_per_second.as_ref(),
+            usual.icmp_errors_per_second,
+            0..=1_000_000,
+            problems,
+        ),
+    }
+}
+
+fn mtu(section: &config::Nat64, problems: &mut Problems) -> MtuPlan {
+    let lowest_v6 = u64::from(IPV6_MIN_MTU);
+    let mut chosen = |at: &Option<At<u64>>, low: u64| {
+        at.as_ref().map(|at| number(Some(at), u16::MAX, low..=65_535, problems))
+    };
+    let plan = MtuPlan {
+        v6: chosen(&section.mtu6, lowest_v6),
+        v4: chosen(&section.mtu4, 68),
+        lowest_ipv6: chosen(&section.lowest_ipv6_mtu, lowest_v6).unwrap_or(IPV6_MIN_MTU),
+    };
+    if let (Some(lowest), Some(mtu6)) = (&section.lowest_ipv6_mtu, &section.mtu6)
+        && lowest.value > mtu6.value
+    {
+        problems.error(&lowest.path, Fault::MtuOrder { lowest: lowest.value, mtu6: mtu6.value });
+    }
+    plan
+}
+
+fn icmp6_source(
+    section: &config::Nat64,
+    pool6: &[Pref64],
+    problems: &mut Problems,
+) -> Option<std::net::Ipv6Addr> {
+    let at = section.icmp6_source.as_ref()?;
+    let value = at.value.to_string();
+    if is_illegal_source6(at.value) {
+        problems.error(&at.path, Fault::NotUnicast { value });
+    } else if let Some(pref64) = pool6.iter().find(|pref64| pref64.contains(at.value)) {
+        // Clients drop what comes from a PREF64 that they did not ask (RFC 6146 §3.5: such sources are spoofed).
+        problems.error(&at.path, Fault::InPool6 { value, pool6: pref64.to_string() });
+    }
+    Some(at.value)
+}
+
+/// A number in its range; the default when it is absent or wrong.
+pub(super) fn number<T: TryFrom<u64>>(
+    at: Option<&At<u64>>,
+    default: T,
+    range: RangeInclusive<u64>,
+    problems: &mut Problems,
+) -> T {
+    let Some(at) = at else { return default };
+    if !range.contains(&at.value) {
+        let (low, high) = (*range.start(), *range.end());
+        problems.error(&at.path, Fault::OutOfRange { value: at.value.to_string(), low, high });
+        return default;
+    }
+    T::try_from(at.value).unwrap_or(default)
+}
+
+pub(super) fn nonempty<T>(list: &At<Vec<At<T>>>, problems: &mut Problems) {
+    // An entry that could not be read has had its own complaint.
+    if list.value.is_empty() && !problems.complained_below(&list.path) {
+        problems.error(&list.path, Fault::Empty);
+    }
+}
+
+fn checked_name(at: &At<String>, problems: &mut Problems) -> String {
+    let name = &at.value;
+    if name.trim().is_empty() || name.chars().count() > 100 || name.contains(char::is_control) {
+        problems.error(&at.path, Fault::BadName { value: shown(name, 60) });
+    }
+    name.clone()
+}
+
+/// Whether every address of the prefix can be that of a host on a network.
+fn is_unicast6(prefix: Prefix6) -> bool {
+    let forbidden = [(0xff00_u16, 8), (0xfe80, 10)]
+        .into_iter()
+        .any(|(first, len)| prefix.overlaps(Prefix6::covering([first, 0, 0, 0, 0, 0, 0, 0].into(), len)));
+    // ::/96 holds the unspecified address, loopback and the old IPv4-compatible addresses; ::ffff:0:0/96 the mapped.
+    let low = Prefix6::covering(std::net::Ipv6Addr::UNSPECIFIED, 80);
+    !forbidden && !prefix.overlaps(low)
+}
+
+/// Whether every address of the prefix can be that of a host (RFC 1122 §3.2.1.3, RFC 6890).
+fn is_unicast4(prefix: Prefix4) -> bool {
+    ![(0, 8), (127, 8), (224, 3)]
+        .into_iter()
+        .any(|(first, len)| prefix.overlaps(Prefix4::covering([first, 0, 0, 0].into(), len)))
+}
+
+/// Whether the prefix has a non-global address. The special blocks are /24 or larger below 224.0.0.0.
+fn touches_non_global(prefix: Prefix4) -> bool {
+    let first = prefix.addr().to_bits();
+    let last = first.wrapping_add(u32::try_from(prefix.size() - 1).unwrap_or(u32::MAX));
+    (first >> 8..=last >> 8).any(|net| is_non_global((net << 8).into()))
+}

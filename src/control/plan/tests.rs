@@ -1,0 +1,340 @@
+use super::*;
+use crate::control::config::{Apply, File, Need, Row, Value};
+use crate::text::Lang;
+
+const MINIMAL: &str = "[[nat64.pool4]]\nprefix = \"198.51.100.0/28\"\n";
+
+/// `line path: code` of every problem, errors and warnings.
+fn problems(text: &str) -> Vec<String> {
+    let found = match check(text) {
+        Ok(checked) => checked.warnings,
+        Err(found) => found,
+    };
+    let line = |p: &Problem| p.line.map_or("-".into(), |line| line.to_string());
+    found.iter().map(|p| format!("{} {}: {}", line(p), p.path, p.fault.code())).collect()
+}
+
+/// Problems of `[nat64]` with the given lines in front of a good pool4 and one unit; line 1 is the first of `lines`.
+fn nat64(lines: &str) -> Vec<String> {
+    problems(&format!(
+        "nat64.pool4 = [{{ prefix = \"198.51.100.0/28\" }}]\nunit = [{{ name = \"a\", prefixes = [\"2001:db8:6::/64\"] }}]\n{lines}"
+    ))
+}
+
+#[test]
+fn the_smallest_file_works() {
+    let checked = check(MINIMAL).unwrap();
+    assert_eq!(checked.plan.nat64.pool6, [Pref64::well_known()], "A-08");
+    assert_eq!(checked.plan.nat64.pool4.len(), 1);
+    assert_eq!(checked.plan.nat64.timers, Timers::default());
+    assert_eq!(checked.plan.dns64, None);
+    assert_eq!(problems(MINIMAL), ["- unit: no-units"]);
+}
+
+#[test]
+fn a_file_that_spells_out_every_default_gives_the_same_plan() {
+    fn spell(out: &mut String, path: &str, rows: &[Row]) {
+        for row in rows {
+            let path = if path.is_empty() { row.key.to_owned() } else { format!("{path}.{}", row.key) };
+            if let (Need::Default(value), true) = (row.need, row.rows.is_empty()) {
+                out.push_str(&format!("{path} = {value}\n"));
+            }
+            if !row.list {
+                spell(out, &path, row.rows);
+            }
+        }
+    }
+    let mut text = String::new();
+    spell(&mut text, "", File::ROWS);
+    assert!(text.contains("nat64.timers.udp-timeout = 300\n"), "{text}");
+    text.push_str(
+        "[[nat64.pool4]]\nprefix = \"198.51.100.0/28\"\nports = \"1024-65535\"\nmode = \"routed\"\n",
+    );
+    assert_eq!(check(&text).unwrap().plan, check(MINIMAL).unwrap().plan);
+}
+
+#[test]
+fn tables_inherit_how_they_apply() {
+    fn walk(rows: &[Row]) {
+        for row in rows {
+            if row.rows.is_empty() {
+                assert_ne!(row.apply, Apply::Below, "{}", row.key);
+                assert!(!row.text.is_empty() && !(row.kind)().is_empty(), "{}", row.key);
+            }
+            walk(row.rows);
+        }
+    }
+    walk(File::ROWS);
+}
+
+#[test]
+fn everything_is_reported_at_once() {
+    let text = "\
+[nat64]
+pool6 = [\"2001:db8::/95\", \"2001:db8:64::1/96\"]
+subscribr = 64
+block-size = \"big\"
+[[nat64.pool4]]
+prefix = \"198.51.100.0/28\"
+ports = \"70000\"
+[[nat64.pool4]]
+[colour]
+";
+    assert_eq!(
+        problems(text),
+        [
+            "2 nat64.pool6[0]: pref64-length",
+            "2 nat64.pool6[1]: host-bits",
+            "3 nat64.subscribr: misspelt-key",
+            "4 nat64.block-size: wrong-type",
+            "7 nat64.pool4[0].ports: bad-value",
+            "8 nat64.pool4[1].prefix: missing",
+            "9 colour: unknown-key",
+        ]
+    );
+}
+
+#[test]
+fn notation() {
+    // Both broken lines are named.
+    let broken = problems("[nat64\npool6 = [}\n");
+    assert!(
+        broken.iter().any(|p| p == "1 : syntax") && broken.iter().any(|p| p == "2 : syntax"),
+        "{broken:?}"
+    );
+    assert_eq!(problems("[nat64]\nworkers = 1\nworkers = 2\n"), ["3 : syntax"]);
+    assert_eq!(problems(""), ["- nat64: missing"]);
+    assert_eq!(problems("nat64 = 3"), ["1 nat64: wrong-type"]);
+    assert_eq!(problems("[nat64]"), ["1 nat64.pool4: missing"], "F-01");
+    assert_eq!(problems("[nat64]\npool4 = []"), ["2 nat64.pool4: empty"], "F-01");
+    assert_eq!(problems("[nat64]\npool4 = [3]"), ["2 nat64.pool4[0]: wrong-type"]);
+}
+
+#[test]
+fn a_misspelt_key_names_its_neighbour() {
+    let found = check(&format!("{MINIMAL}[nat64.timers]\nudp_timeout = 300\n")).unwrap_err();
+    let view = found.iter().find(|p| p.is_error()).unwrap().view(Lang::En);
+    assert_eq!(view.remedy, "did you mean `udp-timeout`?");
+    assert_eq!((view.path.as_str(), view.line), ("nat64.timers.udp_timeout", Some(4)));
+    let view = found.iter().find(|p| p.is_error()).unwrap().view(Lang::Vi);
+    assert_eq!(view.message, "ở đây không có khoá `udp_timeout`");
+}
+
+#[test]
+fn a01_a04_translation_prefixes() {
+    let pool6 = |list: &str| nat64(&format!("[nat64]\npool6 = {list}"));
+    // A table header after a dotted key of the same table is not TOML; write it as a dotted key.
+    assert_eq!(pool6("[]"), ["3 : syntax"]);
+    let pool6 = |list: &str| nat64(&format!("nat64.pool6 = {list}"));
+    for len in ["33", "72", "95", "128"] {
+        assert_eq!(pool6(&format!("[\"2001:db8::/{len}\"]")), ["3 nat64.pool6[0]: pref64-length"]);
+    }
+    for prefix in
+        ["64:ff9b::/96", "64:ff9b:1::/48", "64:ff9b:1:fffe::/96", "2001:db8::/32", "2001:db8:0:1::/64"]
+    {
+        let unit_inside = prefix == "2001:db8::/32";
+        let expected: &[&str] = if unit_inside { &["2 unit[0].prefixes[0]: in-pool6"] } else { &[] };
+        assert_eq!(pool6(&format!("[\"{prefix}\"]")), expected);
+    }
+    assert_eq!(pool6("[\"2001:db8:0:0:100::/96\"]"), ["3 nat64.pool6[0]: octet-u"]);
+    assert_eq!(pool6("[]"), ["3 nat64.pool6: empty"]);
+    assert_eq!(pool6("[\"64:ff9b::/64\"]"), ["3 nat64.pool6[0]: near-well-known"]);
+    assert_eq!(pool6("[\"fe80::/96\"]"), ["3 nat64.pool6[0]: not-unicast"]);
+    assert_eq!(pool6("[\"ff0e::/96\"]"), ["3 nat64.pool6[0]: not-unicast"]);
+    assert_eq!(pool6("[\"::/96\"]"), ["3 nat64.pool6[0]: not-unicast"]);
+    assert_eq!(pool6("[\"2001:db8:1::/48\", \"2001:db8:1:2::/64\"]"), ["3 nat64.pool6[1]: overlap"]);
+    assert_eq!(pool6("[\"10.0.0.0/8\"]"), ["3 nat64.pool6[0]: bad-value"]);
+    assert_eq!(pool6("[\"2001:db8::/129\"]"), ["3 nat64.pool6[0]: prefix-length"]);
+}
+
+#[test]
+fn pool4_ranges() {
+    let pool4 = |entry: &str| {
+        problems(&format!(
+            "unit = [{{ name = \"a\", prefixes = [\"2001:db8:6::/64\"] }}]\n[[nat64.pool4]]\n{entry}"
+        ))
+    };
+    let ports = |range: &str| pool4(&format!("prefix = \"198.51.100.0/28\"\nports = \"{range}\""));
+    assert_eq!(ports("1024-65535"), [""; 0]);
+    assert_eq!(ports("65535-1024"), ["4 nat64.pool4[0].ports: ports-reversed"]);
+    assert_eq!(ports("0-65535"), ["4 nat64.pool4[0].ports: port-zero"]);
+    assert_eq!(ports("1024-1100"), ["4 nat64.pool4[0].ports: ports-below-block"]);
+    assert_eq!(ports("1024-2000"), ["4 nat64.pool4[0].ports: ports-left-over"]);
+    assert_eq!(ports("1024-70000"), ["4 nat64.pool4[0].ports: bad-value"]);
+    assert_eq!(ports("http"), ["4 nat64.pool4[0].ports: bad-value"]);
+    for bad in ["224.0.0.0/28", "127.0.0.0/24", "240.0.0.0/28", "0.0.0.0/28", "255.255.255.255"] {
+        assert_eq!(pool4(&format!("prefix = \"{bad}\"")), ["3 nat64.pool4[0].prefix: not-unicast"]);
+    }
+    assert_eq!(pool4("prefix = \"198.51.100.1/28\""), ["3 nat64.pool4[0].prefix: host-bits"]);
+    assert_eq!(pool4("prefix = \"100.64.0.0/10\""), ["2 nat64.pool4: pool-too-large"]);
+    assert_eq!(
+        pool4("prefix = \"198.51.100.0/28\"\n[[nat64.pool4]]\nprefix = \"198.51.100.8/29\""),
+        ["5 nat64.pool4[1].prefix: overlap"]
+    );
+    let mode = |lines: &str| pool4(&format!("prefix = \"198.51.100.0/28\"\n{lines}"));
+    assert_eq!(mode("mode = \"onlink\"\ninterface = \"eth0\""), [""; 0]);
+    assert_eq!(mode("mode = \"onlink\""), ["2 nat64.pool4[0].interface: interface-needed"]);
+    assert_eq!(mode("interface = \"eth0\""), ["4 nat64.pool4[0].interface: interface-unused"]);
+    assert_eq!(
+        mode("mode = \"onlink\"\ninterface = \"eth0 or so, the long one\""),
+        ["5 nat64.pool4[0].interface: interface-name"]
+    );
+    assert_eq!(
+        mode("mode = \"onlink\"\ninterface = \"nat64\""),
+        ["5 nat64.pool4[0].interface: interface-is-tun"]
+    );
+    assert_eq!(mode("mode = \"bridge\""), ["4 nat64.pool4[0].mode: bad-value"]);
+    assert_eq!(
+        pool4("prefix = \"198.51.100.0\"\nports = \"1024-2047\"\n[nat64]\nworkers = 3"),
+        ["2 nat64.pool4: pool-too-small"]
+    );
+}
+
+#[test]
+fn f16_f39_f48_timers_have_floors() {
+    let timer = |line: &str| nat64(&format!("nat64.timers.{line}"));
+    let short = |key: &str| vec![format!("3 nat64.timers.{key}: timer-too-short")];
+    assert_eq!(timer("udp-timeout = 119"), short("udp-timeout"));
+    assert_eq!(timer("udp-timeout = 120"), [""; 0]);
+    assert_eq!(timer("tcp-idle-timeout = 7199"), short("tcp-idle-timeout"));
+    assert_eq!(timer("tcp-idle-timeout = 7200"), [""; 0]);
+    assert_eq!(timer("tcp-trans-close-timeout = 239"), short("tcp-trans-close-timeout"));
+    assert_eq!(timer("tcp-trans-open-timeout = 239"), ["3 nat64.timers.tcp-trans-open-timeout: timer-short"]);
+    assert_eq!(timer("tcp-trans-open-timeout = 5"), short("tcp-trans-open-timeout"));
+    assert_eq!(timer("icmp-timeout = 59"), short("icmp-timeout"));
+    assert_eq!(timer("icmp-timeout = 60"), [""; 0]);
+    assert_eq!(timer("icmp-timeout = 9999999"), ["3 nat64.timers.icmp-timeout: out-of-range"]);
+    assert_eq!(timer("udp-timeout = -1"), ["3 nat64.timers.udp-timeout: out-of-range"]);
+    let found = check(&format!("{MINIMAL}[nat64]\ntimers.udp-timeout = 5")).unwrap_err();
+    assert!(found.iter().any(|p| p.fault.what(Lang::En).contains("RFC 6146 §4")), "{found:?}");
+}
+
+#[test]
+fn numbers() {
+    let out = |line: &str, key: &str| assert_eq!(nat64(line), [format!("3 nat64.{key}: out-of-range")]);
+    out("nat64.subscriber = 0", "subscriber");
+    out("nat64.subscriber = 129", "subscriber");
+    out("nat64.block-size = 32", "block-size");
+    out("nat64.block-size = 8192", "block-size");
+    out("nat64.workers = 0", "workers");
+    out("nat64.workers = 65", "workers");
+    out("nat64.sessions = 0", "sessions");
+    out("nat64.sessions = 99999999999999999999", "sessions");
+    out("nat64.mtu6 = 1279", "mtu6");
+    out("nat64.mtu4 = 67", "mtu4");
+    out("nat64.mtu4 = 65536", "mtu4");
+    assert_eq!(nat64("nat64.block-size = 500"), ["3 nat64.block-size: not-power-of-two"]);
+    assert_eq!(nat64("nat64.workers = 2.5"), ["3 nat64.workers: wrong-type"]);
+    assert_eq!(
+        nat64("nat64.mtu6 = 1400\nnat64.lowest-ipv6-mtu = 1500"),
+        ["4 nat64.lowest-ipv6-mtu: mtu-order"]
+    );
+    assert_eq!(nat64("nat64.icmp6-source = \"fe80::1\""), ["3 nat64.icmp6-source: not-unicast"]);
+    assert_eq!(nat64("nat64.icmp6-source = \"64:ff9b::1\""), ["3 nat64.icmp6-source: in-pool6"]);
+    assert_eq!(nat64("nat64.filtering.udp = \"strict\""), ["3 nat64.filtering.udp: bad-value"]);
+    assert_eq!(nat64("nat64.subscriber = 56"), ["2 unit[0].prefixes[0]: shared-subscriber"]);
+}
+
+#[test]
+fn units() {
+    let units = |list: &str| problems(&format!("{MINIMAL}{list}"));
+    let unit = |name: &str, prefixes: &str| format!("[[unit]]\nname = \"{name}\"\nprefixes = [{prefixes}]\n");
+    let a = unit("Sở Tài chính", "\"2001:db8:6::/64\"");
+    assert_eq!(units(&a), [""; 0]);
+    assert_eq!(
+        units(&format!("{a}{a}")),
+        ["7 unit[1].name: duplicate-name", "8 unit[1].prefixes[0]: duplicate"]
+    );
+    assert_eq!(units(&format!("{a}{}", unit("b", "\"2001:db8::/32\""))), ["8 unit[1].prefixes[0]: overlap"]);
+    assert_eq!(units(&unit("b", "")), ["5 unit[0].prefixes: empty"]);
+    assert_eq!(units(&unit("", "\"2001:db8:6::/64\"")), ["4 unit[0].name: bad-name"]);
+    assert_eq!(units(&unit("b", "\"64:ff9b::/96\"")), ["5 unit[0].prefixes[0]: in-pool6"]);
+    assert_eq!(units(&unit("b", "\"::/0\"")), ["5 unit[0].prefixes[0]: not-unicast"]);
+    assert_eq!(units(&unit("b", "\"10.0.0.0/8\"")), ["5 unit[0].prefixes[0]: bad-value"]);
+    assert_eq!(units("[[unit]]\n"), ["3 unit[0].name: missing", "3 unit[0].prefixes: missing"]);
+}
+
+#[test]
+fn allowed_destinations() {
+    let allow = |prefix: &str| {
+        nat64(&format!("nat64.pool6 = [\"2001:db8:64::/96\"]\nnat64.allow = [{{ prefix = \"{prefix}\" }}]"))
+    };
+    assert_eq!(allow("10.0.0.0/8"), [""; 0]);
+    assert_eq!(allow("8.0.0.0/6"), [""; 0], "holds 10.0.0.0/8");
+    assert_eq!(allow("8.8.8.0/24"), ["4 nat64.allow[0].prefix: allow-global"]);
+    assert_eq!(allow("127.0.0.0/8"), ["4 nat64.allow[0].prefix: not-unicast"]);
+    assert_eq!(allow("0.0.0.0/0"), ["4 nat64.allow[0].prefix: not-unicast"]);
+    assert_eq!(
+        nat64("nat64.allow = [{ prefix = \"10.0.0.0/8\" }]"),
+        ["3 nat64.allow: allow-without-effect"],
+        "A-10"
+    );
+}
+
+#[test]
+fn dns64() {
+    let dns = |lines: &str| nat64(&format!("[dns64]\n{lines}"));
+    let pair = |listen: &str, upstream: &str| dns(&format!("listen = [{listen}]\nupstream = [{upstream}]"));
+    assert_eq!(pair("\"[2001:db8:6::1]:53\"", "\"203.0.113.53\""), [""; 0]);
+    assert_eq!(dns(""), ["3 dns64.listen: missing", "3 dns64.upstream: missing"]);
+    assert_eq!(pair("", "\"203.0.113.53\""), ["4 dns64.listen: empty"]);
+    assert_eq!(pair("\"::1\", \"[::1]:53\"", "\"203.0.113.53\""), ["4 dns64.listen[1]: duplicate"]);
+    assert_eq!(pair("\"[::1]:0\"", "\"203.0.113.53\""), ["4 dns64.listen[0]: port-missing"]);
+    assert_eq!(pair("\"ff02::1\"", "\"203.0.113.53\""), ["4 dns64.listen[0]: not-unicast"]);
+    assert_eq!(pair("\"198.51.100.3\"", "\"203.0.113.53\""), ["4 dns64.listen[0]: in-pool4"]);
+    assert_eq!(pair("\"::1\"", "\"64:ff9b::cb00:7135\""), ["5 dns64.upstream[0]: in-pool6"]);
+    assert_eq!(pair("\"::1\"", "\"::1\""), ["5 dns64.upstream[0]: dns-loop"]);
+    assert_eq!(pair("\"[::]:53\"", "\"::1\""), ["5 dns64.upstream[0]: dns-loop"]);
+    assert_eq!(pair("\"[::]:53\"", "\"[::1]:5353\""), [""; 0]);
+    assert_eq!(pair("\"::1\"", "\"::\""), ["5 dns64.upstream[0]: not-unicast"]);
+    assert_eq!(pair("\"::1\"", "\"dns.example\""), ["5 dns64.upstream[0]: bad-value"]);
+    let plan = |text: &str| check(text).unwrap().plan.dns64.unwrap();
+    let both = "listen = [\"::1\"]\nupstream = [\"203.0.113.53\"]\n";
+    let open = plan(&format!("{MINIMAL}[dns64]\n{both}"));
+    assert_eq!(open.upstream, ["203.0.113.53:53".parse().unwrap()]);
+    assert_eq!(open.allow_clients.len(), 2, "loopback only");
+    assert_eq!(
+        problems(&format!("{MINIMAL}[dns64]\n{both}")),
+        ["- unit: no-units", "3 dns64.allow: nobody-may-ask"]
+    );
+    let units = format!("{MINIMAL}[dns64]\n{both}[[unit]]\nname = \"a\"\nprefixes = [\"2001:db8:6::/64\"]\n");
+    assert!(plan(&units).allow_clients.iter().any(|p| p.contains("2001:db8:6::9".parse().unwrap())));
+    assert!(!plan(&units).allow_clients.iter().any(|p| p.contains("2001:db8:7::9".parse().unwrap())));
+}
+
+#[test]
+fn files_and_names() {
+    assert_eq!(nat64("nat64.key-file = \"key\""), ["3 nat64.key-file: not-absolute"]);
+    assert_eq!(nat64("admin.socket = \"run/x\""), ["3 admin.socket: not-absolute"]);
+    assert_eq!(
+        nat64(&format!("admin.socket = \"/{}\"", "x".repeat(107))),
+        ["3 admin.socket: socket-path-long"]
+    );
+    assert_eq!(nat64("tun.name = \"a-name-of-16-byt\""), ["3 tun.name: interface-name"]);
+    assert_eq!(nat64("tun.name = \"nat%d\""), ["3 tun.name: interface-name"]);
+    assert_eq!(nat64("log.level = \"loud\""), ["3 log.level: bad-value"]);
+}
+
+#[test]
+fn a_missing_file_says_so() {
+    let found = load(Path::new("/nonexistent/sampan.toml")).unwrap_err();
+    assert_eq!(found.first().map(|p| p.fault.code()), Some("unreadable".into()));
+}
+
+#[test]
+fn mtus_default_to_the_interfaces() {
+    let plan = check(&format!("[nat64]\nmtu4 = 1400\n{MINIMAL}")).unwrap().plan.nat64;
+    assert_eq!(plan.mtu.resolve(9000, 9000), Mtu { v6: 9000, v4: 1400, lowest_ipv6: 1280 });
+    assert_eq!(check(MINIMAL).unwrap().plan.workers(128), MAX_WORKERS);
+    assert_eq!(check(MINIMAL).unwrap().plan.workers(0), 1);
+}
+
+proptest::proptest! {
+    /// Whatever the file holds, the answer is a plan or at least one error.
+    #[test]
+    fn any_text_is_answered(text in "([a-z0-9.\\[\\]{}=\"/:, -]|nat64|pool4|pool6|prefix|unit|\n){0,60}") {
+        if let Err(found) = check(&text) {
+            proptest::prop_assert!(found.iter().any(Problem::is_error));
+        }
+    }
+}

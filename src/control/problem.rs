@@ -1,0 +1,452 @@
+//! What can be wrong with a configuration, said so that it can be repaired: place, cause, remedy.
+
+use std::collections::BTreeMap;
+
+use crate::faults;
+use crate::text::Lang;
+
+/// Whether the configuration can be used in spite of the problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// It cannot be used.
+    Error,
+    /// It can, but probably not as meant.
+    Warning,
+}
+
+/// One thing that is wrong, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// How bad it is.
+    pub severity: Severity,
+    /// Path of the key, such as `nat64.pool4[1].ports`; empty for the file as a whole.
+    pub path: String,
+    /// Line in the file, counted from 1, when there is one.
+    pub line: Option<u32>,
+    /// What it is.
+    pub fault: Fault,
+}
+
+/// A problem in one language, as `--json` and the admin socket show it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ProblemView {
+    /// `error` or `warning`.
+    pub severity: String,
+    /// Name of the fault, the same in every language.
+    pub code: String,
+    /// Path of the key; empty for the file as a whole.
+    pub path: String,
+    /// Line in the file.
+    pub line: Option<u32>,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+impl Problem {
+    /// A problem with the file as a whole.
+    pub fn of_file(fault: Fault) -> Self {
+        Self { severity: Severity::Error, path: String::new(), line: None, fault }
+    }
+
+    /// Whether the configuration cannot be used because of it.
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+
+    /// The problem in words.
+    pub fn view(&self, lang: Lang) -> ProblemView {
+        let severity = match self.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        ProblemView {
+            severity: severity.into(),
+            code: self.fault.code(),
+            path: self.path.clone(),
+            line: self.line,
+            message: self.fault.what(lang),
+            remedy: self.fault.remedy(lang),
+        }
+    }
+}
+
+/// Where each key stands in the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Places(BTreeMap<String, u32>);
+
+impl Places {
+    /// Notes that the key `path` stands on `line`.
+    pub fn note(&mut self, path: &str, line: u32) {
+        self.0.insert(path.to_owned(), line);
+    }
+
+    /// Line of the key `path`, or of the nearest table around it when the key itself was left out.
+    pub fn line(&self, path: &str) -> Option<u32> {
+        let mut path = path;
+        loop {
+            if let Some(line) = self.0.get(path) {
+                return Some(*line);
+            }
+            path = &path[..path.rfind(['.', '['])?];
+        }
+    }
+}
+
+/// Collects problems while a file is checked.
+#[derive(Debug, Default)]
+pub struct Problems {
+    /// Where keys stand.
+    pub places: Places,
+    found: Vec<Problem>,
+}
+
+impl Problems {
+    /// Starts with what an earlier stage knows.
+    pub fn with_places(places: Places) -> Self {
+        Self { places, found: Vec::new() }
+    }
+
+    /// Records an error at `path`.
+    pub fn error(&mut self, path: &str, fault: Fault) {
+        self.add(Severity::Error, path, fault);
+    }
+
+    /// Records a warning at `path`.
+    pub fn warning(&mut self, path: &str, fault: Fault) {
+        self.add(Severity::Warning, path, fault);
+    }
+
+    /// Records an error at a line that belongs to no key.
+    pub fn error_at_line(&mut self, line: Option<u32>, fault: Fault) {
+        self.found.push(Problem { severity: Severity::Error, path: String::new(), line, fault });
+    }
+
+    /// Whether an error has been recorded.
+    pub fn any_error(&self) -> bool {
+        self.found.iter().any(Problem::is_error)
+    }
+
+    /// Whether something below `path`, such as an entry of a list, has been found wrong.
+    pub fn complained_below(&self, path: &str) -> bool {
+        let below = |found: &str| found.strip_prefix(path).is_some_and(|rest| rest.starts_with(['.', '[']));
+        self.found.iter().any(|problem| below(&problem.path))
+    }
+
+    /// Everything recorded, in the order of the file.
+    pub fn into_sorted(mut self) -> (Vec<Problem>, Places) {
+        self.found.sort_by(|a, b| (a.line, a.severity, &a.path).cmp(&(b.line, b.severity, &b.path)));
+        self.found.dedup();
+        (self.found, self.places)
+    }
+
+    fn add(&mut self, severity: Severity, path: &str, fault: Fault) {
+        let line = self.places.line(path);
+        self.found.push(Problem { severity, path: path.to_owned(), line, fault });
+    }
+}
+
+faults! {
+    /// Every kind of mistake that a configuration can have.
+    pub enum Fault {
+        // The file and its notation.
+        Unreadable { file: String, reason: String }
+            en "cannot read {file}: {reason}"
+                => "check the path and its permissions, or name another file with --config"
+            vi "không đọc được {file}: {reason}"
+                => "kiểm tra đường dẫn và quyền đọc, hoặc chỉ tệp khác bằng --config";
+        Syntax { message: String }
+            en "not TOML: {message}"
+                => "strings stand in quotes, lists in [ ], tables start with [name]; docs/reference/config.md shows every key"
+            vi "không đúng cú pháp TOML: {message}"
+                => "chuỗi đặt trong dấu nháy, danh sách trong [ ], bảng bắt đầu bằng [tên]; docs/reference/config.md liệt kê mọi khoá";
+        UnknownKey { key: String, known: String }
+            en "there is no key `{key}` here"
+                => "remove it; the keys here are {known}"
+            vi "ở đây không có khoá `{key}`"
+                => "xoá đi; các khoá ở đây là {known}";
+        MisspeltKey { key: String, near: String }
+            en "there is no key `{key}` here"
+                => "did you mean `{near}`?"
+            vi "ở đây không có khoá `{key}`"
+                => "có phải ý là `{near}`?";
+        WrongType { found: String, example: String }
+            en "this value cannot be of type {found}"
+                => "write it like {example}"
+            vi "giá trị này không thể có kiểu {found}"
+                => "viết theo mẫu {example}";
+        BadValue { value: String, example: String }
+            en "cannot understand \"{value}\""
+                => "write it like {example}"
+            vi "không hiểu \"{value}\""
+                => "viết theo mẫu {example}";
+        Missing { key: String, example: String }
+            en "`{key}` is missing"
+                => "add it, for example {example}"
+            vi "thiếu `{key}`"
+                => "bổ sung, ví dụ {example}";
+        Empty
+            en "the list is empty"
+                => "name at least one entry"
+            vi "danh sách rỗng"
+                => "ghi ít nhất một mục";
+        OutOfRange { value: String, low: u64, high: u64 }
+            en "{value} is out of range"
+                => "use a number from {low} to {high}"
+            vi "{value} nằm ngoài phạm vi"
+                => "dùng số từ {low} đến {high}";
+
+        // Addresses and prefixes.
+        HostBits { value: String, meant: String }
+            en "{value} has bits set behind the prefix length"
+                => "write {meant} if that is what you mean"
+            vi "{value} có bit khác 0 sau độ dài tiền tố"
+                => "viết {meant} nếu đó là ý định";
+        PrefixLength { value: String, max: u8 }
+            en "the prefix length of {value} is too large"
+                => "use a length of at most {max}"
+            vi "độ dài tiền tố của {value} quá lớn"
+                => "dùng độ dài tối đa {max}";
+        Pref64Length { len: u8 }
+            en "/{len} is not a length of a translation prefix (RFC 6052 §2.2)"
+                => "use /96 (recommended), /64, /56, /48, /40 or /32"
+            vi "/{len} không phải độ dài hợp lệ của tiền tố chuyển dịch (RFC 6052 §2.2)"
+                => "dùng /96 (khuyến nghị), /64, /56, /48, /40 hoặc /32";
+        OctetU
+            en "bits 64 to 71 of a translation prefix must be zero (RFC 6052 §2.2)"
+                => "choose a prefix whose fifth group is 0 to ff, for example 2001:db8:64::/96"
+            vi "các bit 64 đến 71 của tiền tố chuyển dịch phải bằng 0 (RFC 6052 §2.2)"
+                => "chọn tiền tố có nhóm thứ năm từ 0 đến ff, ví dụ 2001:db8:64::/96";
+        NotUnicast { value: String }
+            en "{value} is not ordinary unicast space and cannot be used here"
+                => "use addresses that hosts can have"
+            vi "{value} không phải vùng địa chỉ unicast thông thường nên không dùng được ở đây"
+                => "dùng địa chỉ mà máy trạm có thể mang";
+        Overlap { value: String, other: String, at: String }
+            en "{value} overlaps {other} ({at})"
+                => "make them disjoint"
+            vi "{value} chồng lấn với {other} ({at})"
+                => "tách để không chồng lấn";
+        NearWellKnown { value: String }
+            en "{value} overlaps the well-known prefix without being it (RFC 6052 §2.1)"
+                => "use exactly 64:ff9b::/96, or a prefix from your own space or from 64:ff9b:1::/48"
+            vi "{value} chồng lấn tiền tố well-known nhưng không trùng với nó (RFC 6052 §2.1)"
+                => "dùng đúng 64:ff9b::/96, hoặc tiền tố trong vùng của mình hay trong 64:ff9b:1::/48";
+        InPool6 { value: String, pool6: String }
+            en "{value} lies in pool6 {pool6}, whose addresses stand for IPv4 hosts"
+                => "choose it from outside pool6"
+            vi "{value} nằm trong pool6 {pool6}, vùng dành đại diện cho máy IPv4"
+                => "chọn giá trị ngoài pool6";
+        InPool4 { value: String, pool4: String }
+            en "{value} lies in pool4 {pool4}, which belongs to the translator"
+                => "choose an address from outside pool4"
+            vi "{value} nằm trong pool4 {pool4}, vùng của bộ chuyển dịch"
+                => "chọn địa chỉ ngoài pool4";
+
+        // pool4.
+        PortsReversed { low: u16, high: u16 }
+            en "the port range {low}-{high} runs backwards"
+                => "write {high}-{low}"
+            vi "dải cổng {low}-{high} bị ngược"
+                => "viết {high}-{low}";
+        PortZero
+            en "port 0 cannot be given out"
+                => "start at 1, or better at 1024"
+            vi "không thể cấp cổng 0"
+                => "bắt đầu từ 1, tốt hơn là từ 1024";
+        PortsBelowBlock { ports: u32, block: u16 }
+            en "{ports} ports are less than one block of {block}"
+                => "widen the range or lower nat64.block-size"
+            vi "{ports} cổng ít hơn một khối {block} cổng"
+                => "mở rộng dải cổng hoặc giảm nat64.block-size";
+        PortsLeftOver { left: u32, block: u16 }
+            en "{left} ports stay unused, because only whole blocks of {block} are given out"
+                => "make the range a multiple of nat64.block-size"
+            vi "{left} cổng sẽ không được dùng vì chỉ cấp nguyên khối {block} cổng"
+                => "đặt dải cổng là bội số của nat64.block-size";
+        PoolTooLarge { addresses: u64, max: u64 }
+            en "pool4 has {addresses} addresses; the tables hold {max}"
+                => "use a smaller pool4; a thousand hosts need about ten addresses"
+            vi "pool4 có {addresses} địa chỉ; bảng chỉ chứa {max}"
+                => "thu nhỏ pool4; một nghìn máy cần khoảng mười địa chỉ";
+        PoolTooSmall { blocks: u64, workers: u16 }
+            en "pool4 has {blocks} blocks of ports for {workers} workers"
+                => "use a larger pool4, a smaller nat64.block-size or fewer nat64.workers"
+            vi "pool4 có {blocks} khối cổng cho {workers} luồng xử lý"
+                => "mở rộng pool4, giảm nat64.block-size hoặc giảm nat64.workers";
+        InterfaceNeeded
+            en "mode \"onlink\" needs the interface where the addresses answer"
+                => "add interface = \"eth0\", with the name of the IPv4 interface"
+            vi "chế độ \"onlink\" cần biết giao diện mà các địa chỉ trả lời"
+                => "thêm interface = \"eth0\" với tên giao diện phía IPv4";
+        InterfaceUnused
+            en "an interface has no meaning in mode \"routed\""
+                => "remove it, or set mode = \"onlink\""
+            vi "giao diện không có ý nghĩa ở chế độ \"routed\""
+                => "xoá đi, hoặc đặt mode = \"onlink\"";
+        InterfaceName { value: String }
+            en "\"{value}\" cannot be the name of an interface"
+                => "use 1 to 15 characters without spaces, slashes, colons and percent signs"
+            vi "\"{value}\" không thể là tên giao diện"
+                => "dùng 1 đến 15 ký tự, không có dấu cách, gạch chéo, hai chấm và phần trăm";
+        InterfaceIsTun { value: String }
+            en "{value} is the translator's own device"
+                => "name the interface towards the IPv4 network"
+            vi "{value} là thiết bị của chính bộ chuyển dịch"
+                => "ghi giao diện nối tới mạng IPv4";
+
+        // Numbers of the engine.
+        NotPowerOfTwo { value: u64 }
+            en "{value} is not a power of two"
+                => "use 64, 128, 256, 512, 1024, 2048 or 4096"
+            vi "{value} không phải luỹ thừa của hai"
+                => "dùng 64, 128, 256, 512, 1024, 2048 hoặc 4096";
+        TimerTooShort { value: u64, floor: u64, source: String }
+            en "{value} s is shorter than {source} allows"
+                => "use at least {floor}"
+            vi "{value} giây ngắn hơn mức {source} cho phép"
+                => "dùng ít nhất {floor}";
+        TimerShort { value: u64, usual: u64, source: String }
+            en "{value} s is shorter than {source} recommends; slow handshakes will be cut off"
+                => "use {usual} unless an attack forces you lower"
+            vi "{value} giây ngắn hơn mức {source} khuyến nghị; kết nối chậm sẽ bị cắt"
+                => "dùng {usual} trừ khi phải hạ thấp vì bị tấn công";
+        MtuOrder { lowest: u64, mtu6: u64 }
+            en "lowest-ipv6-mtu {lowest} is larger than mtu6 {mtu6}"
+                => "lower it to {mtu6} or less; 1280 always works"
+            vi "lowest-ipv6-mtu {lowest} lớn hơn mtu6 {mtu6}"
+                => "giảm xuống {mtu6} hoặc nhỏ hơn; 1280 luôn dùng được";
+
+        // Units and allowed destinations.
+        BadName { value: String }
+            en "\"{value}\" cannot be a name"
+                => "use 1 to 100 visible characters"
+            vi "\"{value}\" không dùng làm tên được"
+                => "dùng 1 đến 100 ký tự nhìn thấy được";
+        DuplicateName { value: String, at: String }
+            en "the name \"{value}\" is already taken by {at}"
+                => "give every unit a name of its own"
+            vi "tên \"{value}\" đã dùng ở {at}"
+                => "đặt cho mỗi đơn vị một tên riêng";
+        Duplicate { value: String, at: String }
+            en "{value} is already named in {at}"
+                => "name it once"
+            vi "{value} đã được ghi ở {at}"
+                => "chỉ ghi một lần";
+        SharedSubscriber { value: String, subscriber: u8 }
+            en "{value} is smaller than one subscriber (/{subscriber}); hosts of different units may share port blocks"
+                => "raise nat64.subscriber to the length of the smallest unit prefix"
+            vi "{value} nhỏ hơn một thuê bao (/{subscriber}); máy của các đơn vị khác nhau có thể dùng chung khối cổng"
+                => "tăng nat64.subscriber bằng độ dài tiền tố đơn vị nhỏ nhất";
+        NoUnits
+            en "no [[unit]] is declared: every host that is routed here is served"
+                => "declare the organisations with their prefixes, so that strangers are refused"
+            vi "chưa khai báo [[unit]] nào: mọi máy được định tuyến tới đây đều được phục vụ"
+                => "khai báo các đơn vị cùng tiền tố của họ để từ chối máy lạ";
+        AllowWithoutEffect
+            en "the allow list has no effect: under 64:ff9b::/96 non-global IPv4 is never translated (RFC 6052 §3.1)"
+                => "set nat64.pool6 to a /96 of your own, for example [\"2001:db8:64::/96\"]"
+            vi "danh sách cho phép không có tác dụng: dưới 64:ff9b::/96 không bao giờ chuyển dịch IPv4 nội bộ (RFC 6052 §3.1)"
+                => "đặt nat64.pool6 là một /96 của mình, ví dụ [\"2001:db8:64::/96\"]";
+        AllowGlobal { value: String }
+            en "{value} is global and needs no permission"
+                => "remove the entry; the list is for private and other special-purpose destinations"
+            vi "{value} là địa chỉ toàn cầu, không cần cho phép"
+                => "xoá mục này; danh sách chỉ dành cho đích nội bộ hoặc chuyên dụng";
+
+        // DNS64.
+        PortMissing
+            en "port 0 is not a port"
+                => "use 53, or leave the port out"
+            vi "cổng 0 không phải là cổng"
+                => "dùng 53, hoặc bỏ phần cổng";
+        DnsLoop { value: String, listen: String }
+            en "the upstream {value} is our own address {listen}: every question would come back"
+                => "name a resolver that is not this DNS64, or give it another port"
+            vi "máy chủ upstream {value} chính là địa chỉ của ta {listen}: mọi câu hỏi sẽ quay lại"
+                => "ghi một máy chủ phân giải khác, hoặc dùng cổng khác";
+        NobodyMayAsk
+            en "without units and without dns64.allow only this machine may ask"
+                => "add allow = [\"2001:db8:6::/64\"] with the prefixes of the clients"
+            vi "không có đơn vị và không có dns64.allow thì chỉ máy này được hỏi"
+                => "thêm allow = [\"2001:db8:6::/64\"] với các tiền tố của máy khách";
+
+        // Files and sockets.
+        NotAbsolute { value: String }
+            en "\"{value}\" is not an absolute path"
+                => "start it with /"
+            vi "\"{value}\" không phải đường dẫn tuyệt đối"
+                => "bắt đầu bằng /";
+        SocketPathLong { value: String }
+            en "the path \"{value}\" is too long for a Unix socket"
+                => "use at most 107 bytes, for example /run/sampan/admin.sock"
+            vi "đường dẫn \"{value}\" quá dài cho một Unix socket"
+                => "dùng tối đa 107 byte, ví dụ /run/sampan/admin.sock";
+
+        // Reload.
+        NeedsRestart { key: String }
+            en "`{key}` cannot be changed while the gateway runs; nothing was changed"
+                => "restart it with `systemctl restart sampan`, or undo the change of this key"
+            vi "không thể đổi `{key}` khi cổng đang chạy; chưa có gì thay đổi"
+                => "khởi động lại bằng `systemctl restart sampan`, hoặc bỏ thay đổi của khoá này";
+
+        // This machine.
+        PoolIsHost { address: String, interface: String, ephemeral: String }
+            en "{address} is an address of this machine (on {interface}); sharing it is not supported, its own connections use ports {ephemeral}"
+                => "give pool4 an address that no machine has, routed here or on-link, or take {address} off {interface}"
+            vi "{address} là địa chỉ của chính máy này (trên {interface}); chưa hỗ trợ dùng chung, kết nối của máy dùng các cổng {ephemeral}"
+                => "dùng cho pool4 địa chỉ chưa máy nào mang, được định tuyến tới đây hoặc on-link, hoặc gỡ {address} khỏi {interface}";
+        Pool6IsHost { address: String, interface: String }
+            en "{address} on {interface} lies in this prefix: the machine would keep its packets for itself"
+                => "use a prefix of its own for pool6, or take the address away"
+            vi "{address} trên {interface} nằm trong tiền tố này: máy sẽ giữ gói tin cho riêng mình"
+                => "dùng tiền tố riêng cho pool6, hoặc gỡ địa chỉ đó";
+        NoInterface { value: String, present: String }
+            en "this machine has no interface {value}"
+                => "use one of {present}"
+            vi "máy này không có giao diện {value}"
+                => "dùng một trong {present}";
+        NotOnLink { value: String, interface: String }
+            en "{value} is in no IPv4 subnet of {interface}; neighbours will not ask for it there"
+                => "take pool4 from the subnet of {interface}, or use mode = \"routed\" and a route on the router"
+            vi "{value} không thuộc mạng con IPv4 nào của {interface}; máy lân cận sẽ không hỏi nó ở đó"
+                => "lấy pool4 từ mạng con của {interface}, hoặc dùng mode = \"routed\" và định tuyến trên router";
+        OnLinkButRouted { value: String, interface: String }
+            en "{value} lies in the subnet of {interface}: neighbours will look for it by ARP and nobody answers"
+                => "set mode = \"onlink\" and interface = \"{interface}\""
+            vi "{value} nằm trong mạng con của {interface}: máy lân cận sẽ tìm bằng ARP và không ai trả lời"
+                => "đặt mode = \"onlink\" và interface = \"{interface}\"";
+        RoutedElsewhere { value: String, route: String, interface: String }
+            en "this machine routes {route} to {interface}, so replies to {value} would not reach the translator"
+                => "remove that route, or choose another prefix"
+            vi "máy này định tuyến {route} tới {interface}, nên gói trả về {value} không tới bộ chuyển dịch"
+                => "xoá tuyến đó, hoặc chọn tiền tố khác";
+        ListenNotHere { value: String }
+            en "no interface of this machine has the address {value} now"
+                => "add the address to an interface before `sampan run`, or listen on [::]:53"
+            vi "hiện không giao diện nào của máy này có địa chỉ {value}"
+                => "gán địa chỉ cho một giao diện trước khi `sampan run`, hoặc lắng nghe trên [::]:53";
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_languages_are_complete() {
+        crate::text::check_catalogue(Fault::CATALOGUE);
+    }
+
+    #[test]
+    fn a_key_left_out_stands_where_its_table_stands() {
+        let mut places = Places::default();
+        places.note("nat64", 3);
+        places.note("nat64.pool4[1]", 9);
+        assert_eq!(places.line("nat64.pool4[1].ports"), Some(9));
+        assert_eq!(places.line("nat64.pool4[0].ports"), Some(3));
+        assert_eq!(places.line("nat64.block-size"), Some(3));
+        assert_eq!(places.line("dns64.listen"), None);
+    }
+}
