@@ -1,5 +1,303 @@
 //! Layer 6: the only place that composes, reads the clock, starts threads and drops privileges.
+//!
+//! [`run`] goes through these steps in order: look at the machine, key, TUN, routes, sockets, privileges away, threads,
+//! ready. Nothing is started before everything is there, so that a gateway either works or says why not.
 
+mod control;
 pub mod counters;
+mod error;
+mod key;
+mod privileges;
 pub mod ring;
 pub mod worker;
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant as Clock};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use self::control::{Contact, Control, Running, Stop, wanted};
+use self::counters::{Counters, Totals};
+pub use self::error::StartError;
+use self::ring::Exchange;
+use self::worker::{Requests, Worker};
+use crate::control::admin::{self, Backend};
+use crate::control::plan::Plan;
+use crate::io::netlink::{Netlink, NetlinkError, Wanted};
+use crate::io::tun::{self, TunQueue};
+use crate::nat64::engine::{Engine, Place};
+use crate::nat64::pool4::Pool;
+use crate::nat64::settings::{Hops, Settings};
+use crate::nat64::steer::Steering;
+use crate::text::Lang;
+use crate::time::Instant;
+
+/// How long an idle worker sleeps before it looks at its timers.
+const NAP: Duration = Duration::from_millis(250);
+
+/// Runs the gateway until it is told to stop.
+pub fn run(plan: Plan, config: &Path) -> Result<(), StartError> {
+    check_forwarding()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| StartError::System { reason: e.to_string() })?;
+    runtime.block_on(compose(plan, config))
+}
+
+/// Takes away what a gateway that does not run any more has left: device and routes.
+pub fn flush(plan: &Plan) -> Result<(), StartError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| StartError::System { reason: e.to_string() })?;
+    runtime.block_on(async {
+        let netlink = connect()?;
+        netlink.apply_proxy(&Wanted::default(), &wanted(plan)).await.map_err(network)?;
+        tun::remove(&plan.tun_name).map_err(|e| StartError::Tun { reason: e.to_string() })
+    })
+}
+
+async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
+    let start = Clock::now();
+    let key = key::read_or_make(&plan.nat64.key_file)?;
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    let workers = plan.workers(cpus);
+    let (queues, offloads) =
+        tun::open(&plan.tun_name, workers).map_err(|e| StartError::Tun { reason: e.to_string() })?;
+    let netlink = connect()?;
+    let tun_index = netlink.set_up(&plan.tun_name).await.map_err(network)?;
+    let mtus = netlink.link_mtus(tun_index).await.map_err(network)?;
+    let mut settings =
+        plan.nat64.settings(key, plan.nat64.mtu.resolve(mtus.v6, mtus.v4), Hops::KernelForwards);
+    if settings.icmp6_source.is_none() {
+        settings.icmp6_source = netlink.global_address6().await.map_err(network)?;
+    }
+    let admin = admin::bind(&plan.admin_socket).map_err(|e| StartError::Admin {
+        path: e.path.display().to_string(),
+        reason: e.fault.what(Lang::En),
+        remedy: e.fault.remedy(Lang::En),
+    })?;
+    netlink.apply(tun_index, &wanted(&plan), &Wanted::default()).await.map_err(network)?;
+    let who = privileges::drop_all().map_err(|reason| StartError::Privileges { reason })?;
+
+    let pool = Arc::new(Pool::new(&settings.pool4, &key, None));
+    let (stop, mut stopped) = watch::channel(Stop::No);
+    let (failed, mut failures) = mpsc::channel(1);
+    let crew = Crew::start(&settings, &pool, queues, start, &failed)?;
+    let control = Arc::new(Control {
+        contacts: crew.contacts,
+        exchange: crew.exchange.clone(),
+        running: Mutex::new(Running { plan: plan.clone(), pool }),
+        config: config.to_owned(),
+        key,
+        tun: tun_index,
+        since: Clock::now(),
+        runtime: tokio::runtime::Handle::current(),
+        netlink,
+        stop: stop.clone(),
+    });
+    let mut end_of_admin = stop.subscribe();
+    let serving = tokio::spawn(admin::serve(admin, control.clone(), async move {
+        // Fails only when the sender is gone, and that is an end too.
+        let _ = end_of_admin.wait_for(|s| *s != Stop::No).await;
+    }));
+    handle_signals(&control)?;
+    tracing::info!(
+        workers,
+        tun = %plan.tun_name,
+        udp_segmentation = offloads.udp,
+        mtu6 = settings.mtu.v6,
+        mtu4 = settings.mtu.v4,
+        table_mib = crew.table_bytes / (1 << 20),
+        %who,
+        "ready"
+    );
+    // Fails where there is no systemd, which is fine.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+
+    let failure = tokio::select! {
+        _ = stopped.wait_for(|s| *s != Stop::No) => None,
+        failure = failures.recv() => failure,
+    };
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    let how = *stopped.borrow();
+    stop.send_replace(if how == Stop::No { Stop::Keep } else { how });
+    crew.running.store(false, Ordering::SeqCst);
+    for worker in 0..workers {
+        crew.exchange.wake(worker);
+    }
+    let mut left = Vec::new();
+    for handle in crew.threads {
+        // A worker that panicked has said so already; the others still end in order.
+        left.extend(handle.join().ok());
+    }
+    if how == Stop::Flush {
+        let plan = control.plan();
+        control.netlink.apply_proxy(&Wanted::default(), &wanted(&plan)).await.map_err(network)?;
+        for queue in &left {
+            queue.set_persistent(false).map_err(|e| StartError::Tun { reason: e.to_string() })?;
+        }
+    }
+    // The admin socket ends by itself; its clients get a moment for their last answer.
+    let _ = tokio::time::timeout(Duration::from_secs(1), serving).await;
+    let mut totals = Totals::default();
+    for contact in &control.contacts {
+        totals.add(&contact.counters.totals());
+    }
+    tracing::info!(
+        received = totals.received,
+        translated = totals.translated,
+        dropped = totals.dropped(),
+        "stopped"
+    );
+    match failure {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
+
+/// The worker threads and what it takes to speak with them.
+struct Crew {
+    contacts: Vec<Contact>,
+    exchange: Arc<Exchange>,
+    threads: Vec<JoinHandle<TunQueue>>,
+    running: Arc<AtomicBool>,
+    table_bytes: usize,
+}
+
+impl Crew {
+    fn start(
+        settings: &Settings,
+        pool: &Arc<Pool>,
+        queues: Vec<TunQueue>,
+        start: Clock,
+        failed: &mpsc::Sender<StartError>,
+    ) -> Result<Self, StartError> {
+        let workers = queues.len() as u16;
+        let steering = Steering::new(settings.key, settings.subscriber_len, workers);
+        let exchange = Arc::new(Exchange::new(queues.iter().map(|q| Some(q.waker())).collect()));
+        let running = Arc::new(AtomicBool::new(true));
+        let mut crew = Self {
+            contacts: Vec::new(),
+            exchange: exchange.clone(),
+            threads: Vec::new(),
+            running: running.clone(),
+            table_bytes: 0,
+        };
+        let system = |e: std::io::Error| StartError::System { reason: e.to_string() };
+        for (number, queue) in (0..workers).zip(queues) {
+            let place = Place {
+                worker: number,
+                steering: steering.clone(),
+                pool: pool.clone(),
+                seed: u64::from_ne_bytes(key::random().map_err(system)?),
+            };
+            let engine = Engine::new(settings.clone(), place, now(start));
+            crew.table_bytes += engine.table_bytes();
+            let counters = Arc::new(Counters::default());
+            let requests = Arc::new(Requests::default());
+            let worker = Worker::new(
+                number,
+                workers,
+                engine,
+                queue,
+                exchange.clone(),
+                counters.clone(),
+                requests.clone(),
+            );
+            crew.contacts.push(Contact { requests, counters });
+            let (running, failed) = (running.clone(), failed.clone());
+            let thread = thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn(move || work(number, worker, start, &running, &failed))
+                .map_err(system)?;
+            crew.threads.push(thread);
+        }
+        Ok(crew)
+    }
+}
+
+/// The life of a worker thread.
+fn work(
+    number: u16,
+    mut worker: Worker<TunQueue>,
+    start: Clock,
+    running: &AtomicBool,
+    failed: &mpsc::Sender<StartError>,
+) -> TunQueue {
+    while running.load(Ordering::Relaxed) {
+        let result = match worker.turn(now(start)) {
+            Ok(true) => Ok(()),
+            Ok(false) => worker.wait(NAP, running),
+            Err(e) => Err(e),
+        };
+        if let Err(e) = result {
+            // Fails only when another worker has failed first.
+            let _ = failed.try_send(StartError::WorkerFailed { worker: number, reason: e.to_string() });
+            break;
+        }
+    }
+    worker.close();
+    worker.into_device()
+}
+
+fn now(start: Clock) -> Instant {
+    Instant::from_nanos(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX))
+}
+
+fn connect() -> Result<Netlink, StartError> {
+    Netlink::connect()
+        .map_err(|e| StartError::Network { reason: format!("cannot open a netlink socket: {e}") })
+}
+
+fn network(error: NetlinkError) -> StartError {
+    StartError::Network { reason: error.to_string() }
+}
+
+/// Both families must be forwarded, or no packet ever reaches the TUN.
+fn check_forwarding() -> Result<(), StartError> {
+    for key in ["net.ipv6.conf.all.forwarding", "net.ipv4.ip_forward"] {
+        let path = format!("/proc/sys/{}", key.replace('.', "/"));
+        match fs::read_to_string(path) {
+            Ok(value) if value.trim() == "0" => return Err(StartError::Forwarding { key: key.into() }),
+            Ok(_) => {}
+            Err(_) => return Err(StartError::NoIpv6),
+        }
+    }
+    Ok(())
+}
+
+/// SIGTERM and SIGINT stop and leave device and routes; SIGHUP reloads.
+fn handle_signals(control: &Arc<Control>) -> Result<(), StartError> {
+    let listen = |kind| signal(kind).map_err(|e| StartError::System { reason: e.to_string() });
+    for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
+        let mut signals = listen(kind)?;
+        let control = control.clone();
+        tokio::spawn(async move {
+            if signals.recv().await.is_some() {
+                control.stop(false);
+            }
+        });
+    }
+    let mut hangups = listen(SignalKind::hangup())?;
+    let control = control.clone();
+    tokio::spawn(async move {
+        while hangups.recv().await.is_some() {
+            let control = control.clone();
+            let reloaded = tokio::task::spawn_blocking(move || control.reload()).await;
+            if let Ok(Err(problems)) = reloaded {
+                for problem in problems {
+                    let view = problem.view(Lang::En);
+                    tracing::error!(path = view.path, line = view.line, "not reloaded: {}", view.message);
+                }
+            }
+        }
+    });
+    Ok(())
+}

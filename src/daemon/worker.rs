@@ -2,11 +2,14 @@
 //! that ships.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 
 use super::counters::Counters;
 use super::ring::Exchange;
+use crate::io::tun::TunQueue;
 use crate::io::{Device, Received};
 use crate::nat64::engine::{Engine, Sink, Step};
 use crate::time::Instant;
@@ -159,6 +162,11 @@ impl<D: Device> Worker<D> {
         }
     }
 
+    /// The device, when the worker has ended.
+    pub fn into_device(self) -> D {
+        self.device
+    }
+
     /// The device.
     pub const fn device(&mut self) -> &mut D {
         &mut self.device
@@ -184,5 +192,12 @@ impl<D: Device> Worker<D> {
                 }
             }
         }
+    }
+}
+
+impl Worker<TunQueue> {
+    /// Sleeps until there is something to do, at most `nap`.
+    pub fn wait(&self, nap: Duration, running: &AtomicBool) -> std::io::Result<()> {
+        self.device.wait(nap, || self.is_idle() && running.load(Ordering::SeqCst))
     }
 }

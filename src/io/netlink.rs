@@ -97,8 +97,8 @@ impl Netlink {
         Ok(index)
     }
 
-    /// Makes the routes into the TUN exactly those of `wanted`, and the proxy ARP entries those of `wanted` minus
-    /// those of `before`.
+    /// Makes the routes into the TUN exactly those of `wanted`, and goes from the proxy ARP entries of `before` to
+    /// those of `wanted`.
     pub async fn apply(&self, index: u32, wanted: &Wanted, before: &Wanted) -> Result<(), NetlinkError> {
         for prefix in &wanted.pool6 {
             let message = RouteMessageBuilder::<Ipv6Addr>::new()
@@ -116,6 +116,11 @@ impl Netlink {
             self.replace_route(message, &prefix.to_string()).await?;
         }
         self.remove_other_routes(index, wanted).await?;
+        self.apply_proxy(wanted, before).await
+    }
+
+    /// Ends and starts proxy ARP so that what was `before` becomes what is `wanted`.
+    pub async fn apply_proxy(&self, wanted: &Wanted, before: &Wanted) -> Result<(), NetlinkError> {
         for entry in before.proxy.iter().filter(|e| !wanted.proxy.contains(e)) {
             self.set_proxy(entry, false).await?;
         }

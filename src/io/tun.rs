@@ -151,6 +151,11 @@ fn set(file: &File, request: libc::Ioctl, value: libc::c_ulong) -> io::Result<()
 }
 
 impl TunQueue {
+    /// Whether the device outlives its last queue.
+    pub fn set_persistent(&self, on: bool) -> Result<(), TunError> {
+        set(&self.file, TUNSETPERSIST, on.into()).map_err(|e| TunError::Attach("of this queue".into(), e))
+    }
+
     /// What wakes the worker of this queue.
     pub fn waker(&self) -> Arc<Waker> {
         self.waker.clone()

@@ -106,11 +106,18 @@ impl Pool {
         all().skip(start).chain(all().take(start)).find(|a| !a.free.is_empty())
     }
 
+    /// Number of blocks, and how many of them are leased, range by range.
+    pub fn usage_by_range(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.ranges.iter().map(|range| {
+            range.addresses.iter().fold((0, 0), |(all, leased), a| {
+                (all + a.shards.len() as u64, leased + a.shards.len().saturating_sub(a.free.len()) as u64)
+            })
+        })
+    }
+
     /// Number of blocks, and how many of them are leased.
     pub fn usage(&self) -> (u64, u64) {
-        self.ranges.iter().flat_map(|r| &r.addresses).fold((0, 0), |(all, leased), a| {
-            (all + a.shards.len() as u64, leased + (a.shards.len() - a.free.len()) as u64)
-        })
+        self.usage_by_range().fold((0, 0), |(all, leased), (a, l)| (all + a, leased + l))
     }
 }
 

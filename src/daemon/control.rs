@@ -1,0 +1,314 @@
+//! The running gateway as the admin socket sees it: asks the workers, adds up, reloads.
+
+use std::path::PathBuf;
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant as Clock};
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::counters::{Counters, Totals};
+use super::ring::Exchange;
+use super::worker::{Request, Requests};
+use crate::control::admin::{
+    Backend, Cursor, DropRow, Health, HealthState, Page, Pool4Status, ReloadReport, Status, WorkerStatus,
+};
+use crate::control::diff::{self, Change};
+use crate::control::plan::Plan;
+use crate::control::plan::host::HostFacts;
+use crate::control::problem::{Fault, Problem};
+use crate::io::netlink::{Netlink, Wanted};
+use crate::nat64::engine::Engine;
+use crate::nat64::pool4::Pool;
+use crate::nat64::settings::{self, BibRow, Key, Pool4, RowFilter, SessionRow};
+use crate::time::Instant;
+use crate::verdict::DropReason;
+
+/// How long a worker may take to answer. It answers between two batches, so this is only met by a stuck one.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What ends the gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// It runs.
+    No,
+    /// Leave the device and its routes for a successor.
+    Keep,
+    /// Take the device and its routes away.
+    Flush,
+}
+
+/// One worker from outside.
+pub struct Contact {
+    /// Its mailbox.
+    pub requests: Arc<Requests>,
+    /// Its books.
+    pub counters: Arc<Counters>,
+}
+
+/// Everything the admin socket needs.
+pub struct Control {
+    /// The workers.
+    pub contacts: Vec<Contact>,
+    /// To wake them.
+    pub exchange: Arc<Exchange>,
+    /// What runs now.
+    pub running: Mutex<Running>,
+    /// Where the configuration is.
+    pub config: PathBuf,
+    /// Secret of the pool.
+    pub key: Key,
+    /// Index of the TUN.
+    pub tun: u32,
+    /// When the gateway became ready.
+    pub since: Clock,
+    /// The runtime that netlink lives on.
+    pub runtime: Handle,
+    /// The connection to the kernel.
+    pub netlink: Netlink,
+    /// Tells everybody to end.
+    pub stop: watch::Sender<Stop>,
+}
+
+/// What a reload replaces.
+pub struct Running {
+    /// The plan.
+    pub plan: Plan,
+    /// The pool of all workers.
+    pub pool: Arc<Pool>,
+}
+
+/// What a plan wants from the kernel.
+pub fn wanted(plan: &Plan) -> Wanted {
+    use crate::control::plan::Pool4Mode;
+    Wanted {
+        pool6: plan.nat64.pool6.iter().map(|p| p.prefix()).collect(),
+        pool4: plan.nat64.pool4.iter().map(|p| p.range.prefix).collect(),
+        proxy: plan
+            .nat64
+            .pool4
+            .iter()
+            .filter_map(|p| match &p.mode {
+                Pool4Mode::Routed => None,
+                Pool4Mode::OnLink { interface } => Some((p.range.prefix, interface.clone())),
+            })
+            .collect(),
+    }
+}
+
+impl Control {
+    /// Has a worker do something between two batches. `None` when it does not answer.
+    fn ask<R: Send + 'static>(
+        &self,
+        worker: usize,
+        what: impl FnOnce(&mut Engine, Instant) -> R + Send + 'static,
+    ) -> Option<R> {
+        let (answer, answered) = sync_channel(1);
+        let request: Request = Box::new(move |engine, now| {
+            // Fails only when nobody waits for the answer any more.
+            let _ = answer.send(what(engine, now));
+        });
+        self.contacts.get(worker)?.requests.push(request).ok()?;
+        self.exchange.wake(worker as u16);
+        answered.recv_timeout(PATIENCE).ok()
+    }
+
+    /// The plan that runs.
+    pub fn plan(&self) -> Plan {
+        self.running().plan.clone()
+    }
+
+    fn running(&self) -> std::sync::MutexGuard<'_, Running> {
+        // A panic while it was held left a whole value: it is replaced in one assignment.
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One page of a table: worker by worker, slot by slot. The cursor is both.
+    fn page<R: Send + 'static>(
+        &self,
+        cursor: Option<Cursor>,
+        limit: usize,
+        rows: impl Fn(&Engine, Instant, u32, usize) -> (Vec<R>, Option<u32>) + Clone + Send + 'static,
+    ) -> Page<R> {
+        let at = cursor.map_or(0, |c| c.0);
+        let (mut worker, mut slot) = ((at >> 32) as usize, at as u32);
+        let mut page = Page { rows: Vec::new(), next: None };
+        while worker < self.contacts.len() {
+            let (rows, room) = (rows.clone(), limit.saturating_sub(page.rows.len()));
+            if room == 0 {
+                page.next = Some(Cursor((worker as u64) << 32 | u64::from(slot)));
+                break;
+            }
+            match self.ask(worker, move |engine, now| rows(engine, now, slot, room)) {
+                Some((more, Some(next))) => {
+                    page.rows.extend(more);
+                    slot = next;
+                }
+                Some((more, None)) => {
+                    page.rows.extend(more);
+                    (worker, slot) = (worker + 1, 0);
+                }
+                None => (worker, slot) = (worker + 1, 0),
+            }
+        }
+        page
+    }
+
+    fn apply(&self, change: &settings::Change, running: &mut Running, plan: &Plan) -> Result<(), Problem> {
+        let pool = match change {
+            settings::Change::Pool4(ranges) => {
+                let pool4 = Pool4 { ranges: ranges.clone(), block_size: plan.nat64.block_size };
+                Some(Arc::new(Pool::new(&pool4, &self.key, Some(&running.pool))))
+            }
+            settings::Change::Units(_)
+            | settings::Change::Filtering(_)
+            | settings::Change::Allow(_)
+            | settings::Change::Timers(_) => None,
+        };
+        for worker in 0..self.contacts.len() {
+            let (change, pool) = (change.clone(), pool.clone());
+            let done = self.ask(worker, move |engine, _| {
+                engine.change(&change);
+                if let Some(pool) = pool {
+                    engine.set_pool(pool);
+                }
+            });
+            if done.is_none() {
+                return Err(Problem::of_file(Fault::Unreadable {
+                    file: self.config.display().to_string(),
+                    reason: format!("worker {worker} does not answer"),
+                }));
+            }
+        }
+        if let Some(pool) = pool {
+            let (before, after) = (wanted(&running.plan), wanted(plan));
+            let routed = self.runtime.block_on(self.netlink.apply(self.tun, &after, &before));
+            if let Err(e) = routed {
+                return Err(Problem::of_file(Fault::Unreadable {
+                    file: self.config.display().to_string(),
+                    reason: e.to_string(),
+                }));
+            }
+            running.pool = pool;
+        }
+        Ok(())
+    }
+
+    fn worker_status(&self, worker: usize, contact: &Contact) -> (WorkerStatus, Option<[u32; 3]>, u64) {
+        let totals = contact.counters.totals();
+        let tables =
+            self.ask(worker, |engine, _| (engine.session_counts(), engine.bindings(), engine.subscribers()));
+        let status = WorkerStatus {
+            worker: worker as u16,
+            packets_in: totals.received,
+            translated: totals.translated,
+            dropped: totals.dropped(),
+            passed: totals.passed,
+            taken: totals.taken,
+            out_translated: totals.out_translated,
+            out_pieces: totals.out_pieces,
+            out_originated: totals.out_originated,
+            sessions: tables.map_or(0, |(s, _, _)| s.iter().map(|n| u64::from(*n)).sum()),
+            bib: tables.map_or(0, |(_, bib, _)| bib.into()),
+        };
+        (status, tables.map(|(s, _, _)| s), tables.map_or(0, |(_, _, n)| n.into()))
+    }
+}
+
+impl Backend for Control {
+    fn status(&self) -> Status {
+        let (plan, pool) = {
+            let running = self.running();
+            (running.plan.clone(), running.pool.clone())
+        };
+        let mut status = Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            uptime_s: self.since.elapsed().as_secs(),
+            config: self.config.display().to_string(),
+            tun: plan.tun_name.clone(),
+            pool6: plan.nat64.pool6.iter().map(ToString::to_string).collect(),
+            sessions_limit: plan.nat64.limits.sessions.into(),
+            subscribers_limit: plan.nat64.limits.subscribers.into(),
+            ..Status::default()
+        };
+        for (range, (blocks, leased)) in plan.nat64.pool4.iter().zip(pool.usage_by_range()) {
+            use crate::control::plan::Pool4Mode;
+            status.pool4.push(Pool4Status {
+                prefix: range.range.prefix.to_string(),
+                ports: format!("{}-{}", range.range.ports.start(), range.range.ports.end()),
+                mode: match &range.mode {
+                    Pool4Mode::Routed => "routed".into(),
+                    Pool4Mode::OnLink { interface } => format!("onlink {interface}"),
+                },
+                blocks,
+                blocks_leased: leased,
+            });
+        }
+        for (worker, contact) in self.contacts.iter().enumerate() {
+            let (row, sessions, subscribers) = self.worker_status(worker, contact);
+            match sessions {
+                Some([tcp, udp, icmp]) => {
+                    status.sessions.tcp += u64::from(tcp);
+                    status.sessions.udp += u64::from(udp);
+                    status.sessions.icmp += u64::from(icmp);
+                }
+                None => {
+                    status.health = Health {
+                        state: HealthState::Failed,
+                        reasons: vec![format!("worker {worker} does not answer")],
+                    };
+                }
+            }
+            status.subscribers += subscribers;
+            status.workers.push(row);
+        }
+        status
+    }
+
+    fn sessions(&self, filter: &RowFilter, cursor: Option<Cursor>, limit: usize) -> Page<SessionRow> {
+        let filter = filter.clone();
+        self.page(cursor, limit, move |engine, now, slot, room| engine.session_rows(now, &filter, slot, room))
+    }
+
+    fn bib(&self, filter: &RowFilter, cursor: Option<Cursor>, limit: usize) -> Page<BibRow> {
+        let filter = filter.clone();
+        self.page(cursor, limit, move |engine, _, slot, room| engine.bib_rows(&filter, slot, room))
+    }
+
+    fn drops(&self) -> Vec<DropRow> {
+        let mut totals = Totals::default();
+        for contact in &self.contacts {
+            totals.add(&contact.counters.totals());
+        }
+        let row = |(reason, count): (&DropReason, u64)| DropRow {
+            name: reason.name().into(),
+            count,
+            meaning: reason.meaning().into(),
+        };
+        DropReason::ALL.iter().zip(totals.drops).map(row).collect()
+    }
+
+    fn reload(&self) -> Result<ReloadReport, Vec<Problem>> {
+        let mut running = self.running();
+        let reload = diff::reload(&running.plan, &self.config, &HostFacts::read())?;
+        for change in &reload.changes {
+            match change {
+                Change::Nat64(change) => {
+                    self.apply(change, &mut running, &reload.checked.plan).map_err(|p| vec![p])?;
+                }
+                Change::Dns64(_) => {}
+            }
+        }
+        running.plan = reload.checked.plan;
+        tracing::info!(changes = reload.changes.len(), "configuration reloaded");
+        Ok(ReloadReport {
+            changed: reload.changes.iter().map(|c| c.key().to_owned()).collect(),
+            warnings: reload.checked.warnings,
+        })
+    }
+
+    fn stop(&self, flush: bool) {
+        self.stop.send_replace(if flush { Stop::Flush } else { Stop::Keep });
+    }
+}

@@ -1,0 +1,63 @@
+//! Why the gateway cannot start or go on: cause, place, remedy, in both languages.
+
+use crate::faults;
+
+faults! {
+    /// Why `sampan run` ended.
+    pub enum StartError {
+        Tun { reason: String }
+            en "no TUN device: {reason}"
+                => "run as root with /dev/net/tun, and with a tun.name that nobody else uses"
+            vi "không có thiết bị TUN: {reason}"
+                => "chạy bằng root với /dev/net/tun và đặt tun.name chưa ai dùng";
+        Forwarding { key: String }
+            en "this machine does not forward packets: {key} is 0"
+                => "sysctl -w {key}=1, and keep it in /etc/sysctl.d"
+            vi "máy này không chuyển tiếp gói tin: {key} bằng 0"
+                => "chạy sysctl -w {key}=1 và ghi vào /etc/sysctl.d";
+        NoIpv6
+            en "this kernel has IPv6 switched off"
+                => "start it without ipv6.disable=1"
+            vi "nhân hệ điều hành này đã tắt IPv6"
+                => "khởi động nhân không có ipv6.disable=1";
+        Network { reason: String }
+            en "{reason}"
+                => "run as root or with CAP_NET_ADMIN, and look at `ip link` and `ip route`"
+            vi "lỗi cấu hình mạng: {reason}"
+                => "chạy bằng root hoặc có CAP_NET_ADMIN, và xem `ip link`, `ip route`";
+        KeyFile { file: String, reason: String }
+            en "cannot use the key file {file}: {reason}"
+                => "it holds 32 hexadecimal digits and belongs to root; set nat64.key-file, or remove the file to get a new key"
+            vi "không dùng được tệp khóa {file}: {reason}"
+                => "tệp gồm 32 chữ số thập lục phân và thuộc về root; đặt nat64.key-file, hoặc xóa tệp để có khóa mới";
+        Admin { path: String, reason: String, remedy: String }
+            en "no admin socket at {path}: {reason}" => "{remedy}"
+            vi "không có socket quản trị tại {path}: {reason}" => "{remedy}";
+        Dns { reason: String }
+            en "the DNS64 cannot listen: {reason}"
+                => "change dns64.listen, or stop what listens there (ss -lnp sport = :53)"
+            vi "DNS64 không lắng nghe được: {reason}"
+                => "đổi dns64.listen, hoặc dừng chương trình đang lắng nghe ở đó (ss -lnp sport = :53)";
+        Privileges { reason: String }
+            en "cannot drop privileges: {reason}"
+                => "start as root, or with CAP_NET_ADMIN, CAP_NET_BIND_SERVICE, CAP_SETUID and CAP_SETGID"
+            vi "không hạ được đặc quyền: {reason}"
+                => "khởi động bằng root, hoặc với CAP_NET_ADMIN, CAP_NET_BIND_SERVICE, CAP_SETUID và CAP_SETGID";
+        System { reason: String }
+            en "{reason}" => "look at the limits of this machine (ulimit -a, free -m)"
+            vi "lỗi hệ thống: {reason}" => "xem các giới hạn của máy này (ulimit -a, free -m)";
+        WorkerFailed { worker: u16, reason: String }
+            en "worker {worker} lost its TUN queue: {reason}"
+                => "was the interface removed? start sampan again"
+            vi "tiến trình xử lý {worker} mất hàng đợi TUN: {reason}"
+                => "giao diện có bị xóa không? hãy khởi động lại sampan";
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn both_languages_are_complete() {
+        crate::text::check_catalogue(super::StartError::CATALOGUE);
+    }
+}
