@@ -20,7 +20,9 @@ impl fmt::Display for PrefixError {
         match self {
             Self::Syntax => write!(f, "not a prefix of the form ADDRESS/LENGTH"),
             Self::Length => write!(f, "prefix length out of range"),
-            Self::HostBits(meant) => write!(f, "bits are set behind the prefix length; did you mean {meant}?"),
+            Self::HostBits(meant) => {
+                write!(f, "bits are set behind the prefix length; did you mean {meant}?")
+            }
         }
     }
 }
@@ -201,10 +203,7 @@ pub fn is_illegal_source4(addr: Ipv4Addr) -> bool {
 /// IPv4-mapped (RFC 7915 §5.1).
 pub fn is_illegal_source6(addr: Ipv6Addr) -> bool {
     let bits = addr.to_bits();
-    bits <= 1
-        || addr.is_multicast()
-        || addr.segments()[0] & 0xffc0 == 0xfe80
-        || bits >> 32 == 0xffff
+    bits <= 1 || addr.is_multicast() || addr.segments()[0] & 0xffc0 == 0xfe80 || bits >> 32 == 0xffff
 }
 
 #[cfg(test)]
@@ -237,17 +236,40 @@ mod tests {
     #[test]
     fn a10_non_global_blocks() {
         for block in [
-            "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
-            "192.0.0.0/24", "192.0.2.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24",
-            "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4", "255.255.255.255/32",
+            "0.0.0.0/8",
+            "10.0.0.0/8",
+            "100.64.0.0/10",
+            "127.0.0.0/8",
+            "169.254.0.0/16",
+            "172.16.0.0/12",
+            "192.0.0.0/24",
+            "192.0.2.0/24",
+            "192.168.0.0/16",
+            "198.18.0.0/15",
+            "198.51.100.0/24",
+            "203.0.113.0/24",
+            "224.0.0.0/4",
+            "240.0.0.0/4",
+            "255.255.255.255/32",
         ] {
             let p: Prefix4 = block.parse().unwrap();
             let last = Ipv4Addr::from_bits(p.addr().to_bits().wrapping_add((p.size() - 1) as u32));
             assert!(is_non_global(p.addr()) && is_non_global(last), "{block}");
         }
         for addr in [
-            "1.1.1.1", "100.63.255.255", "100.128.0.0", "172.15.0.1", "172.32.0.0", "192.0.1.0", "192.0.3.0",
-            "192.88.99.1", "198.17.255.255", "198.20.0.0", "198.51.101.0", "203.0.112.255", "223.255.255.255",
+            "1.1.1.1",
+            "100.63.255.255",
+            "100.128.0.0",
+            "172.15.0.1",
+            "172.32.0.0",
+            "192.0.1.0",
+            "192.0.3.0",
+            "192.88.99.1",
+            "198.17.255.255",
+            "198.20.0.0",
+            "198.51.101.0",
+            "203.0.112.255",
+            "223.255.255.255",
         ] {
             assert!(!is_non_global(addr.parse().unwrap()), "{addr}");
         }

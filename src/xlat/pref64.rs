@@ -23,7 +23,10 @@ impl fmt::Display for Pref64Error {
         match self {
             Self::Prefix(e) => e.fmt(f),
             Self::Length(len) => {
-                write!(f, "/{len} is not a translation prefix length; use 32, 40, 48, 56, 64 or 96 (RFC 6052 §2.2)")
+                write!(
+                    f,
+                    "/{len} is not a translation prefix length; use 32, 40, 48, 56, 64 or 96 (RFC 6052 §2.2)"
+                )
             }
             Self::OctetU => write!(f, "bits 64 to 71 of a translation prefix must be zero (RFC 6052 §2.2)"),
         }
