@@ -5,8 +5,10 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use super::demo::{self, Manner};
 use super::options::{Options, Translator};
 use super::state::{self, State};
+use super::text::Lang;
 use super::tool::Tool;
 use super::{Host, Lab, LabError, remove_by_id};
 
@@ -24,6 +26,19 @@ pub enum LabCommand {
         /// Which laboratory
         #[command(flatten)]
         which: Which,
+        /// What to build
+        #[command(flatten)]
+        shape: Shape,
+    },
+    /// Build the laboratory, show what the gateway does, remove it
+    #[command(after_help = "Example:\n  sampan lab demo --lang vi")]
+    Demo {
+        /// Language; the environment's if not given
+        #[arg(long, value_enum)]
+        lang: Option<Lang>,
+        /// One JSON object instead of text
+        #[arg(long)]
+        json: bool,
         /// What to build
         #[command(flatten)]
         shape: Shape,
@@ -85,6 +100,7 @@ pub struct Shape {
 pub fn run(command: LabCommand) -> ExitCode {
     let done = match command {
         LabCommand::Up { which, shape } => up(which, shape),
+        LabCommand::Demo { lang, json, shape } => demo(lang, json, shape),
         LabCommand::Exec { which, host, command } => Err(exec(&which, &host, command)),
         LabCommand::Status { json } => {
             status(json);
@@ -111,6 +127,17 @@ fn up(which: Which, shape: Shape) -> Result<(), LabError> {
     println!("remove: sampan lab down{named}");
     println!("files and logs: {}", lab.dir().display());
     lab.stay()
+}
+
+fn demo(lang: Option<Lang>, json: bool, shape: Shape) -> Result<(), LabError> {
+    // Its own name, so that it can run beside a laboratory that is up.
+    let id = format!("demo{}", std::process::id());
+    let manner = Manner { lang: lang.unwrap_or_else(Lang::from_environment), json };
+    if demo::run(shape.options(id)?, manner)? {
+        Ok(())
+    } else {
+        Err(LabError::Step("the demonstration did not show everything; see above".into()))
+    }
 }
 
 fn exec(which: &Which, host: &str, command: Vec<String>) -> LabError {

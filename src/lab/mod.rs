@@ -7,9 +7,10 @@
 //!
 //! Rooms: [`options`] what is asked for → [`plan`] hosts, cables, addresses → this file builds and removes it →
 //! [`services`] on the server, [`gateway`] in the middle; [`netns`], [`tool`], [`state`], [`interrupt`] do the
-//! chores; `demo` shows it, `blast` makes measured traffic, [`cli`] is the command.
+//! chores; [`demo`] shows it in [`text`]'s languages, `blast` makes measured traffic, [`cli`] is the command.
 
 pub mod cli;
+pub mod demo;
 pub mod error;
 pub mod gateway;
 pub mod interrupt;
@@ -18,6 +19,7 @@ pub mod options;
 pub mod plan;
 pub mod services;
 pub mod state;
+pub mod text;
 pub mod tool;
 
 use std::path::{Path, PathBuf};
@@ -352,7 +354,7 @@ fn check_machine(options: &Options) -> Result<(), LabError> {
     if needs_tun && !Path::new("/dev/net/tun").exists() {
         return Err(LabError::NoTun);
     }
-    let common = ["ip", "nginx", "nsd", "iperf3"];
+    let common = ["ip", "nginx", "nsd", "iperf3", "dig", "curl", "ping", "traceroute"];
     match common.iter().chain(gateway::tools(options.translator)).find(|tool| tool::find(tool).is_none()) {
         Some(missing) => Err(LabError::MissingTool((*missing).into())),
         None => Ok(()),

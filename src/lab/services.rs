@@ -62,10 +62,7 @@ pub(super) fn wait_listening(
 pub(super) fn not_ready(service: &str, dir: &Path) -> LabError {
     let log = dir.join(format!("{service}.log"));
     let said = fs::read_to_string(&log).unwrap_or_default();
-    LabError::TimedOut {
-        what: format!("starting {service}"),
-        look: format!("its last words: {}", super::tool::tail(&said)),
-    }
+    LabError::Step(format!("{service} did not start; its last words: {}", super::tool::tail(&said)))
 }
 
 fn write_web(dir: &Path) -> Result<(), LabError> {

@@ -55,12 +55,12 @@ impl State {
             // The draft is ours alone; if it cannot be removed the first error says more.
             let _ = fs::remove_dir_all(&draft);
             let _ = fs::remove_dir(ROOT);
-            return match error.kind() {
-                std::io::ErrorKind::DirectoryNotEmpty | std::io::ErrorKind::AlreadyExists => {
-                    Err(LabError::AlreadyUp(self.options.id.clone()))
-                }
-                _ => Err(LabError::io(format!("make {}", dir.display()))(error)),
-            };
+            let taken = [std::io::ErrorKind::DirectoryNotEmpty, std::io::ErrorKind::AlreadyExists];
+            return Err(if taken.contains(&error.kind()) {
+                LabError::AlreadyUp(self.options.id.clone())
+            } else {
+                LabError::io(format!("make {}", dir.display()))(error)
+            });
         }
         Ok(dir)
     }
