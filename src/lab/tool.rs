@@ -101,7 +101,8 @@ impl Tool {
         interrupt::check()?;
         let began = Instant::now();
         let mut child = self.spawn(|command| {
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            // In its own process group Ctrl-C does not reach it: we decide, and see no half-done step.
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         })?;
         if let Some(mut stdin) = child.stdin.take() {
             // A program that does not read its input to the end may still succeed.
