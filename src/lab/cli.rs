@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use super::blast::{self, BlastCommand};
 use super::demo::{self, Manner};
 use super::options::{Options, Translator};
 use super::state::{self, State};
@@ -55,6 +56,9 @@ pub enum LabCommand {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
     },
+    /// Traffic for tests and measurements
+    #[command(subcommand, hide = true)]
+    Blast(BlastCommand),
     /// List laboratories and their hosts
     #[command(after_help = "Example:\n  sampan lab status --json")]
     Status {
@@ -102,6 +106,7 @@ pub fn run(command: LabCommand) -> ExitCode {
         LabCommand::Up { which, shape } => up(which, shape),
         LabCommand::Demo { lang, json, shape } => demo(lang, json, shape),
         LabCommand::Exec { which, host, command } => Err(exec(&which, &host, command)),
+        LabCommand::Blast(command) => blast::run(command),
         LabCommand::Status { json } => {
             status(json);
             Ok(())

@@ -7,8 +7,9 @@
 //!
 //! Rooms: [`options`] what is asked for → [`plan`] hosts, cables, addresses → this file builds and removes it →
 //! [`services`] on the server, [`gateway`] in the middle; [`netns`], [`tool`], [`state`], [`interrupt`] do the
-//! chores; [`demo`] shows it in [`text`]'s languages, `blast` makes measured traffic, [`cli`] is the command.
+//! chores; [`demo`] shows it in [`text`]'s languages, [`blast`] makes measured traffic, [`cli`] is the command.
 
+pub mod blast;
 pub mod cli;
 pub mod demo;
 pub mod error;
