@@ -4,6 +4,7 @@ pub mod addr;
 pub mod control;
 pub mod daemon;
 pub mod io;
+pub mod lab;
 pub mod nat64;
 pub mod text;
 pub mod time;
