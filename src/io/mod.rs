@@ -1,0 +1,3 @@
+//! Layer 4: thin shells around the operating system.
+
+pub mod dns_net;
