@@ -3,6 +3,7 @@
 pub mod addr;
 pub mod control;
 pub mod daemon;
+pub mod dns64;
 pub mod io;
 pub mod lab;
 pub mod nat64;

@@ -9,15 +9,18 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::counters::{Counters, Totals};
+use super::dns;
 use super::ring::Exchange;
 use super::worker::{Request, Requests};
 use crate::control::admin::{
-    Backend, Cursor, DropRow, Health, HealthState, Page, Pool4Status, ReloadReport, Status, WorkerStatus,
+    Backend, Counter, Cursor, DnsStatus, DropRow, Health, HealthState, Page, Pool4Status, ReloadReport,
+    Status, WorkerStatus,
 };
 use crate::control::diff::{self, Change};
 use crate::control::plan::Plan;
 use crate::control::plan::host::HostFacts;
 use crate::control::problem::{Fault, Problem};
+use crate::io::dns_net;
 use crate::io::netlink::{Netlink, Wanted};
 use crate::nat64::engine::Engine;
 use crate::nat64::pool4::Pool;
@@ -49,6 +52,8 @@ pub struct Contact {
 
 /// Everything the admin socket needs.
 pub struct Control {
+    /// The DNS64, if there is one.
+    pub dns: Option<Arc<dns_net::Shared>>,
     /// The workers.
     pub contacts: Vec<Contact>,
     /// To wake them.
@@ -245,6 +250,14 @@ impl Backend for Control {
                 blocks_leased: leased,
             });
         }
+        if let (Some(dns), Some(plan)) = (&self.dns, &plan.dns64) {
+            let counter = |(name, value): (&str, u64)| Counter { name: name.into(), value };
+            status.dns64 = Some(DnsStatus {
+                listen: plan.listen.iter().map(ToString::to_string).collect(),
+                upstream: plan.upstream.iter().map(ToString::to_string).collect(),
+                counters: dns.snapshot().into_iter().map(counter).collect(),
+            });
+        }
         for (worker, contact) in self.contacts.iter().enumerate() {
             let (row, sessions, subscribers) = self.worker_status(worker, contact);
             match sessions {
@@ -297,7 +310,11 @@ impl Backend for Control {
                 Change::Nat64(change) => {
                     self.apply(change, &mut running, &reload.checked.plan).map_err(|p| vec![p])?;
                 }
-                Change::Dns64(_) => {}
+                Change::Dns64(change) => {
+                    if let Some(dns) = &self.dns {
+                        dns.apply(dns::changes(change));
+                    }
+                }
             }
         }
         running.plan = reload.checked.plan;

@@ -34,10 +34,10 @@ faults! {
             en "no admin socket at {path}: {reason}" => "{remedy}"
             vi "không có socket quản trị tại {path}: {reason}" => "{remedy}";
         Dns { reason: String }
-            en "the DNS64 cannot listen: {reason}"
-                => "change dns64.listen, or stop what listens there (ss -lnp sport = :53)"
-            vi "DNS64 không lắng nghe được: {reason}"
-                => "đổi dns64.listen, hoặc dừng chương trình đang lắng nghe ở đó (ss -lnp sport = :53)";
+            en "no DNS64: {reason}"
+                => "change dns64.listen, or stop what listens there (ss -lnptu sport = :53)"
+            vi "không có DNS64: {reason}"
+                => "đổi dns64.listen, hoặc dừng chương trình đang lắng nghe ở đó (ss -lnptu sport = :53)";
         Privileges { reason: String }
             en "cannot drop privileges: {reason}"
                 => "start as root, or with CAP_NET_ADMIN, CAP_NET_BIND_SERVICE, CAP_SETUID and CAP_SETGID"

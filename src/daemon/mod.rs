@@ -5,6 +5,7 @@
 
 mod control;
 pub mod counters;
+mod dns;
 mod error;
 mod key;
 mod privileges;
@@ -83,6 +84,10 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
         reason: e.fault.what(Lang::En),
         remedy: e.fault.remedy(Lang::En),
     })?;
+    let dns = match &plan.dns64 {
+        Some(plan) => Some(dns::Prepared::bind(plan)?),
+        None => None,
+    };
     netlink.apply(tun_index, &wanted(&plan), &Wanted::default()).await.map_err(network)?;
     let who = privileges::drop_all().map_err(|reason| StartError::Privileges { reason })?;
 
@@ -90,7 +95,12 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
     let (stop, mut stopped) = watch::channel(Stop::No);
     let (failed, mut failures) = mpsc::channel(1);
     let crew = Crew::start(&settings, &pool, queues, start, &failed)?;
+    let dns = match dns {
+        Some(prepared) => Some(prepared.start(&stop, &failed)?),
+        None => None,
+    };
     let control = Arc::new(Control {
+        dns: dns.as_ref().map(|d| d.shared.clone()),
         contacts: crew.contacts,
         exchange: crew.exchange.clone(),
         running: Mutex::new(Running { plan: plan.clone(), pool }),
@@ -136,6 +146,10 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
     for handle in crew.threads {
         // A worker that panicked has said so already; the others still end in order.
         left.extend(handle.join().ok());
+    }
+    if let Some(dns) = dns {
+        // A panic in there has been reported by itself.
+        let _ = dns.thread.join();
     }
     if how == Stop::Flush {
         let plan = control.plan();

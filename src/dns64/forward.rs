@@ -1,0 +1,48 @@
+//! Handing an upstream answer on unchanged.
+
+use hickory_proto::rr::{Name, RecordType};
+use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
+
+use super::Answer;
+use super::outcome::Outcome;
+use super::query::Query;
+use super::reply::{self, Ede, Head, Reply, SERVFAIL};
+use super::settings::Settings;
+use super::wire::{self, Wire};
+
+/// The reply to a question that DNS64 does not touch (RFC 6147 §5.3.3).
+pub(super) fn reply(settings: &Settings, query: &Query, answer: &Answer) -> Reply {
+    match readable(answer, &query.name, query.record_type) {
+        Some(wire) => reply::from_wire(query, head_of(settings, query, &wire), &wire, Outcome::Forwarded),
+        None => unreachable(query),
+    }
+}
+
+/// The upstream's message, if there is one that holds together and is about what was asked (RFC 5452 §9.1). An
+/// extended RCODE is about our own hop to the upstream (BADVERS, BADCOOKIE), so it is no answer.
+pub(super) fn readable<'a>(answer: &'a Answer, name: &Name, rtype: RecordType) -> Option<Wire<'a>> {
+    let Answer::Reply(bytes) = answer else { return None };
+    let wire = Wire::read(bytes)?;
+    let about = Name::read(&mut BinDecoder::new(wire.name())).ok()?;
+    let asked = about == *name && wire.type_and_class()?.0 == u16::from(rtype);
+    (asked && wire.header.flags & wire::QR != 0 && wire.rcode() < 16).then_some(wire)
+}
+
+/// SERVFAIL because no upstream gave an answer.
+pub(super) fn unreachable(query: &Query) -> Reply {
+    let head = Head::rcode(SERVFAIL).ede(Ede::NO_REACHABLE_AUTHORITY, "no upstream answered");
+    reply::empty(query, &head, Outcome::ServFail)
+}
+
+/// RCODE, AD, TC and Extended DNS Errors of an upstream message. AD only from an upstream that is trusted, to a
+/// client that asked for it (RFC 6840 §5.8).
+pub(super) fn head_of(settings: &Settings, query: &Query, wire: &Wire<'_>) -> Head {
+    let asked = query.flags & wire::AD != 0 || query.dnssec_ok();
+    Head {
+        rcode: wire.rcode(),
+        authoritative: false,
+        authentic: settings.trust_ad && asked && wire.header.flags & wire::AD != 0,
+        truncated: wire.header.flags & wire::TC != 0,
+        errors: Ede::of_upstream(wire),
+    }
+}

@@ -1,0 +1,258 @@
+//! The decision table of RFC 6147 §5.1: what an AAAA question gets, given what the upstream said to AAAA and to A.
+
+use hickory_proto::op::Message;
+use hickory_proto::rr::rdata::AAAA;
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+
+use super::Answer;
+use super::forward::{head_of, readable, unreachable};
+use super::outcome::Outcome;
+use super::policy::{is_excluded, may_synthesise};
+use super::query::Query;
+use super::reply::{self, Ede, Head, NOERROR, NXDOMAIN, Reply, SERVFAIL};
+use super::settings::Settings;
+use super::wire::Wire;
+
+/// TTL limit of synthetic records when the AAAA answer brought no SOA (RFC 6147 §5.1.7).
+const TTL_WITHOUT_SOA: u32 = 600;
+/// A CNAME chain longer than this is not followed; resolvers give up earlier.
+const MAX_CHAIN: usize = 32;
+
+/// What the AAAA answer alone decides.
+#[derive(Clone, Debug)]
+pub(super) enum Settled {
+    /// The reply; A does not matter.
+    Done(Reply),
+    /// There is no usable AAAA: A decides.
+    Absent(Absent),
+}
+
+/// A name without usable AAAA records.
+#[derive(Clone, Debug)]
+pub(super) struct Absent {
+    /// How long the absence of AAAA may be believed; no synthetic record lives longer.
+    ttl: u32,
+    /// The AAAA answer, when it was an honest "no such data".
+    nodata: Option<Vec<u8>>,
+}
+
+/// Judges the AAAA answer.
+pub(super) fn settle(settings: &Settings, query: &Query, aaaa: &Answer) -> Settled {
+    // No answer in time counts as SERVFAIL, which counts as empty (RFC 6147 §5.1.3, §5.1.2).
+    let absent = Settled::Absent(Absent { ttl: TTL_WITHOUT_SOA, nodata: None });
+    let Some(wire) = readable(aaaa, &query.name, RecordType::AAAA) else { return absent };
+    let Ok(mut message) = Message::from_vec(wire.bytes) else { return absent };
+    let head = head_of(settings, query, &wire);
+    match wire.rcode() {
+        NOERROR => {}
+        NXDOMAIN => {
+            let keep = |record: &Record| !is_a(record) && !excluded(settings, record);
+            return Settled::Done(hand_on(query, head, &wire, message, keep, Outcome::NxDomain));
+        }
+        // A validating upstream says that somebody tampers: making addresses from A records now would let him
+        // lead clients away from IPv6 (RFC 6147 §5.5 item 2).
+        SERVFAIL if wire.extended_errors().any(|(code, _)| is_dnssec_failure(code)) => {
+            return Settled::Done(reply::from_wire(query, head, &wire, Outcome::Bogus));
+        }
+        _ => return absent,
+    }
+    let end = chain_end(&message.answers, &query.name).clone();
+    let at_end = |record: &Record| is_aaaa(record) && record.name == end;
+    if message.answers.iter().any(|record| at_end(record) && !excluded(settings, record)) {
+        // RFC 6147 §5.1.4: the records outside the exclusion set stay, the others must not be seen. A signature
+        // over the whole set would not match the rest.
+        let cut = message.answers.iter().any(|record| at_end(record) && excluded(settings, record));
+        let goes = |record: &Record| {
+            is_a(record) || excluded(settings, record) || (cut && is_signature_at(record, &end))
+        };
+        let keep = |record: &Record| !goes(record);
+        return Settled::Done(hand_on(query, head, &wire, message, keep, Outcome::Native));
+    }
+    let honest = !message.answers.iter().any(at_end);
+    message.authorities.retain(|record| record.name.zone_of(&end));
+    Settled::Absent(Absent {
+        ttl: negative_ttl(&message.authorities).unwrap_or(TTL_WITHOUT_SOA),
+        nodata: honest.then(|| wire.bytes.to_vec()),
+    })
+}
+
+/// Whether synthesis from this A answer would give at least one record.
+pub(super) fn is_usable(settings: &Settings, query: &Query, a: &Answer) -> bool {
+    let Some(wire) = readable(a, &query.name, RecordType::A).filter(|wire| wire.rcode() == NOERROR) else {
+        return false;
+    };
+    let Ok(message) = Message::from_vec(wire.bytes) else { return false };
+    let end = chain_end(&message.answers, &query.name);
+    message.answers.iter().any(|record| {
+        record.name == *end
+            && a_addr(record)
+                .is_some_and(|v4| settings.prefixes_in_use().any(|p| may_synthesise(settings, p, v4)))
+    })
+}
+
+impl Absent {
+    /// Answers from the A answer.
+    pub(super) fn answer(self, settings: &Settings, query: &Query, a: &Answer) -> Reply {
+        let parsed = readable(a, &query.name, RecordType::A)
+            .and_then(|wire| Message::from_vec(wire.bytes).ok().map(|message| (wire, message)));
+        let Some((wire, message)) = parsed else { return unreachable(query) };
+        let head = head_of(settings, query, &wire);
+        let end = chain_end(&message.answers, &query.name).clone();
+        // CNAME and DNAME stay, what belongs to the A records goes (RFC 6147 §5.1.5, §5.1.6).
+        let keep = |record: &Record| !is_a(record) && !is_aaaa(record) && !is_signature_at(record, &end);
+        if wire.rcode() != NOERROR {
+            // RFC 6147 §5.1.6: the error of the A question is the basis of the reply.
+            let outcome = if wire.rcode() == NXDOMAIN { Outcome::NxDomain } else { Outcome::ServFail };
+            return hand_on(query, head, &wire, message, keep, outcome);
+        }
+        let (synthetic, seen) = self.synthesise(settings, &message.answers, &end);
+        if !synthetic.is_empty() {
+            return assemble(query, head, message, keep, synthetic);
+        }
+        if seen {
+            return self.refused(settings, query, head, message, keep);
+        }
+        // Nothing either way: the client gets the answer to its own question (RFC 6147 §5.4), unless that was an
+        // error or excluded records; then the empty A answer is the basis (§5.1.6).
+        self.own_nodata(settings, query, &[], Outcome::NoData)
+            .unwrap_or_else(|| hand_on(query, head, &wire, message, keep, Outcome::NoData))
+    }
+
+    /// One AAAA per A record and prefix, and whether there was an A record at all.
+    fn synthesise(&self, settings: &Settings, answers: &[Record], end: &Name) -> (Vec<Record>, bool) {
+        let (mut synthetic, mut seen) = (Vec::new(), false);
+        for record in answers.iter().filter(|record| record.name == *end) {
+            let Some(v4) = a_addr(record) else { continue };
+            seen = true;
+            // RFC 6147 §5.1.7: no longer than the A record, and no longer than the absence of AAAA holds.
+            let ttl = sane_ttl(record.ttl).min(self.ttl);
+            let prefixes = settings.prefixes_in_use().filter(|p| may_synthesise(settings, *p, v4));
+            synthetic.extend(
+                prefixes
+                    .map(|p| Record::from_rdata(record.name.clone(), ttl, RData::AAAA(AAAA(p.embed(v4))))),
+            );
+        }
+        (synthetic, seen)
+    }
+
+    /// All A records are special-purpose addresses: an empty answer (RFC 6052 §3.1), with the reason for people.
+    fn refused(
+        self,
+        settings: &Settings,
+        query: &Query,
+        head: Head,
+        mut message: Message,
+        keep: impl Fn(&Record) -> bool,
+    ) -> Reply {
+        let why = [Ede::new(Ede::OTHER, "only special-purpose IPv4 addresses")];
+        self.own_nodata(settings, query, &why, Outcome::SpecialPurpose).unwrap_or_else(|| {
+            message.answers.retain(keep);
+            // NS records beside an empty answer would look like a referral.
+            message.authorities.retain(|record| record.record_type() == RecordType::SOA);
+            message.additionals.clear();
+            let head = Head { errors: why.to_vec(), authentic: false, ..head };
+            reply::from_message(query, head, message, Outcome::SpecialPurpose)
+        })
+    }
+
+    /// The AAAA answer itself, if it was an honest NODATA.
+    fn own_nodata(&self, settings: &Settings, query: &Query, why: &[Ede], outcome: Outcome) -> Option<Reply> {
+        let wire = Wire::read(self.nodata.as_ref()?)?;
+        let message = Message::from_vec(wire.bytes).ok()?;
+        let mut head = head_of(settings, query, &wire);
+        head.errors.extend_from_slice(why);
+        let keep = |record: &Record| !is_a(record) && !is_aaaa(record);
+        Some(hand_on(query, head, &wire, message, keep, outcome))
+    }
+}
+
+/// RFC 6147 §5.4: chain and synthetic records in the answer, authority and additional from the A answer. What we
+/// made is not authentic, so AD is never set.
+fn assemble(
+    query: &Query,
+    head: Head,
+    mut message: Message,
+    keep: impl Fn(&Record) -> bool,
+    synthetic: Vec<Record>,
+) -> Reply {
+    message.answers.retain(|record| keep(record) && is_chain(record));
+    message.answers.extend(synthetic);
+    let head = Head { authentic: false, ..head }.ede(Ede::SYNTHESIZED, "");
+    reply::from_message(query, head, message, Outcome::Synthesised)
+}
+
+/// The upstream's message, byte for byte when every answer record may stay.
+fn hand_on(
+    query: &Query,
+    head: Head,
+    wire: &Wire<'_>,
+    mut message: Message,
+    keep: impl Fn(&Record) -> bool,
+    outcome: Outcome,
+) -> Reply {
+    if message.answers.iter().all(&keep) {
+        return reply::from_wire(query, head, wire, outcome);
+    }
+    message.answers.retain(keep);
+    reply::from_message(query, Head { authentic: false, ..head }, message, outcome)
+}
+
+/// Where the chain of CNAME records from `name` ends (RFC 6147 §5.1.5). A DNAME always comes with its CNAME
+/// (RFC 6672 §3.1).
+pub(super) fn chain_end<'a>(answers: &'a [Record], name: &'a Name) -> &'a Name {
+    let mut end = name;
+    for _ in 0..MAX_CHAIN {
+        match answers.iter().filter(|record| record.name == *end).find_map(cname_target) {
+            Some(target) => end = target,
+            None => break,
+        }
+    }
+    end
+}
+
+/// How long a negative answer holds (RFC 2308 §5): the lesser of the SOA's TTL and its MINIMUM.
+pub(super) fn negative_ttl(authorities: &[Record]) -> Option<u32> {
+    authorities.iter().find_map(|record| {
+        if let RData::SOA(soa) = &record.data { Some(sane_ttl(record.ttl).min(soa.minimum)) } else { None }
+    })
+}
+
+/// A TTL with the top bit set means zero (RFC 2181 §8).
+const fn sane_ttl(ttl: u32) -> u32 {
+    if ttl > i32::MAX as u32 { 0 } else { ttl }
+}
+
+/// DNSSEC failures among the Extended DNS Errors: 6 (bogus) to 12 (NSEC missing), RFC 8914 §4.7–4.13.
+const fn is_dnssec_failure(code: u16) -> bool {
+    matches!(code, 6..=12)
+}
+
+fn is_chain(record: &Record) -> bool {
+    let rtype = record.record_type();
+    rtype == RecordType::CNAME || rtype == RecordType::DNAME || rtype == RecordType::RRSIG
+}
+
+fn is_a(record: &Record) -> bool {
+    record.record_type() == RecordType::A
+}
+
+fn is_aaaa(record: &Record) -> bool {
+    record.record_type() == RecordType::AAAA
+}
+
+/// At the end of the chain a signature covers address records, never a CNAME.
+fn is_signature_at(record: &Record, end: &Name) -> bool {
+    record.record_type() == RecordType::RRSIG && record.name == *end
+}
+
+fn cname_target(record: &Record) -> Option<&Name> {
+    if let RData::CNAME(target) = &record.data { Some(&target.0) } else { None }
+}
+
+fn a_addr(record: &Record) -> Option<std::net::Ipv4Addr> {
+    if let RData::A(addr) = &record.data { Some(addr.0) } else { None }
+}
+
+fn excluded(settings: &Settings, record: &Record) -> bool {
+    if let RData::AAAA(addr) = &record.data { is_excluded(settings, addr.0) } else { false }
+}
