@@ -1,1 +1,5 @@
-fn main() {}
+//! The `sampan` program; everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    sampan::cli::main()
+}

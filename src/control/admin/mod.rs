@@ -160,24 +160,22 @@ impl ByProtocol {
     }
 }
 
-/// What became of the packets of one worker. Every packet that came in is counted once in `translated`, `absorbed`,
-/// `held`, `dropped` or `handed_over`; every packet that went out once in one of the `out_` counters.
+/// What became of the packets of one worker. Every packet that it received or took is counted once in `translated`,
+/// `dropped` or `passed`; every packet that went out once in one of the `out_` counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerStatus {
     /// Its number.
     pub worker: u16,
-    /// Packets from the device and from other workers.
+    /// Packets from the device.
     pub packets_in: u64,
     /// Left as their translation.
     pub translated: u64,
-    /// Joined to others, as fragments.
-    pub absorbed: u64,
-    /// Held now: stored SYNs, waiting fragments.
-    pub held: u64,
     /// Refused for a named reason.
     pub dropped: u64,
     /// Given to the worker that owns them.
-    pub handed_over: u64,
+    pub passed: u64,
+    /// Taken from other workers.
+    pub taken: u64,
     /// Translations sent.
     pub out_translated: u64,
     /// Pieces of translations sent.
