@@ -1,6 +1,7 @@
 //! Sampan.
 
 pub mod addr;
+pub mod cli;
 pub mod control;
 pub mod daemon;
 pub mod dns64;

@@ -56,6 +56,7 @@ macro_rules! texts {
 
         impl $name {
             /// Name and templates (English, Vietnamese) of every text.
+            #[cfg(test)]
             pub const CATALOGUE: &'static [(&'static str, &'static str, &'static str)] =
                 &[$((stringify!($variant), $en, $vi),)+];
 
@@ -89,6 +90,7 @@ macro_rules! faults {
 
         impl $name {
             /// Name and templates (English, Vietnamese) of every text; a remedy has the name of its fault.
+            #[cfg(test)]
             pub const CATALOGUE: &'static [(&'static str, &'static str, &'static str)] =
                 &[$((stringify!($variant), $en, $vi), (stringify!($variant), $en_remedy, $vi_remedy),)+];
 

@@ -166,7 +166,7 @@ section! {
         pool4: Vec<At<Pool4>> = "pool4", Required, Reload, "IPv4 addresses that the clients share. RFC 8512: external-ip-pool.";
         subscriber: u64 = "subscriber", Default("128"), Restart, "Prefix length that is one subscriber: 128 is a host, 64 an office LAN, 56 a broadband customer. RFC 8512: subscriber-mask-v6.";
         block_size: u64 = "block-size", Default("512"), Restart, "Ports in one block; a subscriber is given blocks one by one. A power of two from 64 to 4096. RFC 8512: port-set-size.";
-        key_file: PathBuf = "key-file", Default("\"/var/lib/sampan/key\""), Restart, "Secret of the keyed hashes, 16 bytes. `sampan run` creates it when it is missing.";
+        key_file: PathBuf = "key-file", Default("\"/var/lib/sampan/key\""), Restart, "Secret of the keyed hashes: 32 hexadecimal digits, readable for root only. `sampan run` makes it when it is missing.";
         workers: u64 = "workers", Otherwise("one per CPU, at most 64"), Restart, "Threads that translate, 1 to 64.";
         sessions: u64 = "sessions", Default("262144"), Restart, "Sessions of all workers together; memory for them is taken at start. RFC 8512: limit-per-instance.";
         subscribers: u64 = "subscribers", Default("16384"), Restart, "Subscribers of all workers together. RFC 8512: limit-subscribers.";

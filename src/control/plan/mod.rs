@@ -160,6 +160,14 @@ pub fn check(text: &str) -> Result<Checked, Vec<Problem>> {
     }
 }
 
+/// The admin socket of a configuration, whatever else may be wrong with it; the default when it names none.
+pub fn admin_socket(path: &Path) -> PathBuf {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let file = Reader::new(&text).file::<config::File>().unwrap_or_default();
+    let socket = file.admin.and_then(|at| at.value.socket).map(|at| at.value);
+    socket.filter(|path| path.is_absolute()).unwrap_or_else(|| DEFAULT_SOCKET.into())
+}
+
 impl Plan {
     /// The number of workers on a machine with `cpus` CPUs.
     pub fn workers(&self, cpus: usize) -> u16 {

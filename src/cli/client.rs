@@ -1,0 +1,154 @@
+//! Asks a running gateway over its admin socket.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use super::words::CliFault;
+use crate::control::admin::Refusal;
+use crate::text::shown;
+
+/// How long a gateway may think about an answer; a reload of thousands of units is the slowest.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Larger than a page of [`crate::control::admin::MAX_PAGE`] rows.
+const MAX_ANSWER: usize = 16 << 20;
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum ClientError {
+    /// Nobody can be asked.
+    Fault(CliFault),
+    /// The gateway refused.
+    Refused(Refusal),
+}
+
+impl From<CliFault> for ClientError {
+    fn from(fault: CliFault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// The way to one gateway.
+pub(super) struct Client {
+    socket: PathBuf,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Client {
+    /// For the gateway that listens on `socket`. Nothing is sent yet.
+    pub(super) fn new(socket: &Path) -> Result<Self, CliFault> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| CliFault::NoGateway {
+            socket: socket.display().to_string(),
+            reason: error.to_string(),
+        })?;
+        Ok(Self { socket: socket.to_owned(), runtime })
+    }
+
+    /// Reads `target`, such as `/v1/status`.
+    pub(super) fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, ClientError> {
+        let body = self.send(Method::GET, target)?;
+        serde_json::from_slice(&body).map_err(|error| self.odd(&error).into())
+    }
+
+    /// Has `target` done; the answer may be empty.
+    pub(super) fn post(&self, target: &str) -> Result<Bytes, ClientError> {
+        self.send(Method::POST, target)
+    }
+
+    /// What an answer that cannot be understood is called.
+    pub(super) fn odd(&self, reason: &dyn std::fmt::Display) -> CliFault {
+        CliFault::OddAnswer { socket: self.name(), reason: shown(&reason.to_string(), 200) }
+    }
+
+    /// Whether somebody still listens.
+    pub(super) fn is_answered(&self) -> bool {
+        std::os::unix::net::UnixStream::connect(&self.socket).is_ok()
+    }
+
+    fn name(&self) -> String {
+        self.socket.display().to_string()
+    }
+
+    fn send(&self, method: Method, target: &str) -> Result<Bytes, ClientError> {
+        let answer = self.runtime.block_on(async {
+            tokio::time::timeout(PATIENCE, self.exchange(method, target)).await.unwrap_or_else(|_| {
+                Err(CliFault::Silent { socket: self.name(), seconds: PATIENCE.as_secs() })
+            })
+        });
+        let (status, body) = answer?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        match serde_json::from_slice(&body) {
+            Ok(refusal) => Err(ClientError::Refused(refusal)),
+            Err(error) => Err(self.odd(&format!("HTTP {status}, {error}")).into()),
+        }
+    }
+
+    async fn exchange(&self, method: Method, target: &str) -> Result<(StatusCode, Bytes), CliFault> {
+        let stream = UnixStream::connect(&self.socket).await.map_err(|error| {
+            let socket = self.name();
+            if error.kind() == ErrorKind::PermissionDenied {
+                CliFault::NoPermission { socket }
+            } else {
+                CliFault::NoGateway { socket, reason: error.to_string() }
+            }
+        })?;
+        let odd = |error: hyper::Error| self.odd(&error);
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(odd)?;
+        let request = Request::builder()
+            .method(method)
+            .uri(target)
+            .header("host", "sampan")
+            .body(Empty::<Bytes>::new())
+            .map_err(|error| self.odd(&error))?;
+        let exchange = async {
+            let response = sender.send_request(request).await.map_err(odd)?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+            Ok((status, body.map_err(|error| self.odd(&error))?.to_bytes()))
+        };
+        // The connection has to be driven while the answer is awaited; it may end first.
+        tokio::pin!(exchange, connection);
+        tokio::select! {
+            answer = &mut exchange => answer,
+            ended = &mut connection => match ended {
+                Ok(()) => exchange.await,
+                Err(error) => Err(self.odd(&error)),
+            },
+        }
+    }
+}
+
+/// Writes `value` so that it can stand in a query.
+pub(super) fn encoded(value: &str) -> String {
+    let mut out = String::new();
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(byte.into());
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_hold_any_name() {
+        assert_eq!(encoded("Sở A&b=1"), "S%E1%BB%9F%20A%26b%3D1");
+        assert_eq!(encoded("2001:db8::1"), "2001%3Adb8%3A%3A1");
+    }
+}

@@ -1,0 +1,100 @@
+//! `status`: everything on one screen.
+
+use std::process::ExitCode;
+
+use clap::ArgMatches;
+
+use super::Context;
+use super::output::{Outcome, Table, clean, duration, print, print_json};
+use super::words::Word;
+use crate::control::admin::{ByProtocol, DnsStatus, HealthState, Status, WorkerStatus};
+use crate::text::Lang;
+
+/// Shows the state.
+pub(super) fn status(context: &Context, _: &ArgMatches) -> Outcome {
+    let status: Status = match context.client()?.get("/v1/status") {
+        Ok(status) => status,
+        Err(error) => return context.refused(error),
+    };
+    if context.json {
+        print_json(&status)?;
+    } else {
+        let lang = context.lang;
+        print(&headline(&status, lang))?;
+        Table::new(&[false, false]).print(&facts(&status, lang))?;
+        print("\n")?;
+        Table::new(&[true; 11]).print(&workers(&status.workers, lang))?;
+        if let Some(dns) = status.dns64.as_ref().filter(|dns| !dns.counters.is_empty()) {
+            print("\n")?;
+            Table::new(&[true, false]).print(&counters(dns))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn headline(status: &Status, lang: Lang) -> String {
+    let up = Word::Up { version: clean(&status.version), time: duration(status.uptime_s) };
+    let health = match status.health.state {
+        HealthState::Ok => Word::HealthOk,
+        HealthState::Degraded => Word::HealthDegraded,
+        HealthState::Failed => Word::HealthFailed,
+    };
+    let mut text = format!("{}: {}\n", up.say(lang), health.say(lang));
+    for reason in &status.health.reasons {
+        text.push_str(&format!("  - {}\n", crate::text::shown(reason, 200)));
+    }
+    text
+}
+
+fn facts(status: &Status, lang: Lang) -> Vec<Vec<String>> {
+    let mut rows = vec![
+        vec![Word::LabelConfig.say(lang), status.config.clone()],
+        vec![Word::LabelDevice.say(lang), clean(&status.tun)],
+        vec!["pool6".into(), status.pool6.join(", ")],
+    ];
+    for pool in &status.pool4 {
+        let percent = pool.blocks_leased.saturating_mul(100).checked_div(pool.blocks).unwrap_or(0);
+        let used = Word::Blocks { leased: pool.blocks_leased, blocks: pool.blocks, percent };
+        rows.push(vec![
+            "pool4".into(),
+            format!("{}  {}  {}  {}", pool.prefix, pool.ports, clean(&pool.mode), used.say(lang)),
+        ]);
+    }
+    let of = |now, limit| Word::Of { now, limit }.say(lang);
+    let each = |n: ByProtocol| format!("TCP {}, UDP {}, ICMP {}", n.tcp, n.udp, n.icmp);
+    let sessions =
+        format!("{}: {}", of(status.sessions.total(), status.sessions_limit), each(status.sessions));
+    rows.push(vec![Word::LabelSessions.say(lang), sessions]);
+    rows.push(vec!["BIB".into(), format!("{}: {}", status.bib.total(), each(status.bib))]);
+    rows.push(vec![Word::LabelSubscribers.say(lang), of(status.subscribers, status.subscribers_limit)]);
+    if let Some(dns) = &status.dns64 {
+        let listens = Word::Listens { listen: dns.listen.join(", "), upstream: dns.upstream.join(", ") };
+        rows.push(vec!["DNS64".into(), listens.say(lang)]);
+    }
+    rows
+}
+
+type Column = (Word, fn(&WorkerStatus) -> u64);
+
+fn workers(workers: &[WorkerStatus], lang: Lang) -> Vec<Vec<String>> {
+    let columns: [Column; 11] = [
+        (Word::Worker, |w| w.worker.into()),
+        (Word::In, |w| w.packets_in),
+        (Word::Taken, |w| w.taken),
+        (Word::Translated, |w| w.translated),
+        (Word::Dropped, |w| w.dropped),
+        (Word::Passed, |w| w.passed),
+        (Word::OutTranslated, |w| w.out_translated),
+        (Word::OutPieces, |w| w.out_pieces),
+        (Word::OutOriginated, |w| w.out_originated),
+        (Word::Sessions, |w| w.sessions),
+        (Word::Bib, |w| w.bib),
+    ];
+    let header = columns.iter().map(|(word, _)| word.say(lang)).collect();
+    let row = |w: &WorkerStatus| columns.iter().map(|(_, number)| number(w).to_string()).collect();
+    std::iter::once(header).chain(workers.iter().map(row)).collect()
+}
+
+fn counters(dns: &DnsStatus) -> Vec<Vec<String>> {
+    dns.counters.iter().map(|counter| vec![counter.value.to_string(), clean(&counter.name)]).collect()
+}
