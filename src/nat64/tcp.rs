@@ -111,7 +111,7 @@ pub const fn timeout(state: State) -> Option<(State, Lifetime)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Lifetime::*;
+    use Lifetime::{Keep, TransClose, TransOpen};
     use Side::*;
     use State::*;
 
