@@ -14,12 +14,13 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches, Subcommand};
 
 use self::client::{Client, ClientError};
 use self::output::{CliError, Outcome, complain, fault_text, problem_text};
 use self::words::{CliFault, Word};
 use crate::control::plan::{self, DEFAULT_CONFIG};
+use crate::lab::{self, cli::LabCommand};
 use crate::text::Lang;
 
 /// One command.
@@ -88,6 +89,16 @@ const COMMANDS: &[Row] = &[
         example: "sampan stop --flush",
         args: |command, lang| command.args(asking_args(lang)).arg(actions::flush_arg(lang)),
         run: actions::stop,
+    },
+    Row {
+        name: "lab",
+        about: Word::AboutLab,
+        example: "sampan lab demo",
+        args: |command, _| LabCommand::augment_subcommands(command.subcommand_required(true)),
+        run: |_, matches| match LabCommand::from_arg_matches(matches) {
+            Ok(command) => Ok(lab::cli::run(command)),
+            Err(error) => Err(CliFault::WrongUsage { message: error.to_string() }.into()),
+        },
     },
 ];
 

@@ -41,6 +41,9 @@ texts! {
         AboutStatus en "Show the state of the running gateway" vi "Xem trạng thái cổng đang chạy";
         AboutDrops en "Show what was dropped and why" vi "Xem gói tin bị loại và lý do";
         AboutStop en "Stop the running gateway" vi "Dừng cổng đang chạy";
+        AboutLab
+            en "Build and use the laboratory: a whole network in namespaces"
+            vi "Dựng và dùng phòng thí nghiệm: cả một mạng trong namespace";
 
         HelpHelp en "Print help" vi "In trợ giúp";
         HelpVersion en "Print the version" vi "In phiên bản";
