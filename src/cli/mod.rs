@@ -94,7 +94,10 @@ const COMMANDS: &[Row] = &[
         name: "lab",
         about: Word::AboutLab,
         example: "sampan lab demo",
-        args: |command, _| LabCommand::augment_subcommands(command.subcommand_required(true)),
+        args: |command, lang| {
+            let about = Word::AboutLab.say(lang);
+            LabCommand::augment_subcommands(command.subcommand_required(true)).about(about)
+        },
         run: |_, matches| match LabCommand::from_arg_matches(matches) {
             Ok(command) => Ok(lab::cli::run(command)),
             Err(error) => Err(CliFault::WrongUsage { message: error.to_string() }.into()),
