@@ -157,15 +157,20 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The reference of all commands, as `docs/operate/cli.md` shows it.
+/// `docs/reference/cli.md`: the help of every command.
 pub fn reference() -> String {
-    let mut out = String::new();
+    let mut out = format!(
+        "# Commands\n\nThe help of each command. To write it anew: `UPDATE_DOCS=1 cargo test --test cli reference`.\n\n\
+         {}.\n\n",
+        Word::ExitCodes.say(Lang::En)
+    );
     for row in COMMANDS {
-        let help = command(Lang::En).try_get_matches_from(["sampan", row.name, "--help"]);
+        let help = command(Lang::En).term_width(100).try_get_matches_from(["sampan", row.name, "--help"]);
         let help = help.err().map(|error| error.to_string()).unwrap_or_default();
         out.push_str(&format!("## `sampan {}`\n\n```text\n{}\n```\n\n", row.name, help.trim_end()));
     }
-    out
+    out.truncate(out.trim_end().len());
+    out + "\n"
 }
 
 fn exit_code(fault: &CliFault) -> u8 {
@@ -204,6 +209,7 @@ fn command(lang: Lang) -> Command {
                     .short('h')
                     .long("help")
                     .action(ArgAction::Help)
+                    .display_order(101)
                     .help(Word::HelpHelp.say(lang)),
             )
     };
