@@ -4,6 +4,7 @@
 
 mod actions;
 mod client;
+mod meanings;
 mod output;
 mod status;
 mod tables;
@@ -204,14 +205,7 @@ fn command(lang: Lang) -> Command {
             .disable_help_flag(true)
             .disable_help_subcommand(true)
             .arg(lang_arg(lang))
-            .arg(
-                Arg::new("help")
-                    .short('h')
-                    .long("help")
-                    .action(ArgAction::Help)
-                    .display_order(101)
-                    .help(Word::HelpHelp.say(lang)),
-            )
+            .arg(help_arg(lang))
     };
     let version =
         Arg::new("version").short('V').long("version").action(ArgAction::Version).display_order(102);
@@ -226,8 +220,15 @@ fn command(lang: Lang) -> Command {
     COMMANDS.iter().fold(root, |root, row| {
         let example = format!("{}\n  {}", Word::Examples.say(lang), row.example);
         let command = frame(Command::new(row.name)).about(row.about.say(lang)).after_help(example);
-        root.subcommand((row.args)(command, lang))
+        // The help flag is ours, so commands below a command need it too.
+        let command = (row.args)(command, lang).mut_subcommands(|below| below.arg(help_arg(lang)));
+        root.subcommand(command)
     })
+}
+
+fn help_arg(lang: Lang) -> Arg {
+    let help = Word::HelpHelp.say(lang);
+    Arg::new("help").short('h').long("help").action(ArgAction::Help).display_order(101).help(help)
 }
 
 fn lang_arg(lang: Lang) -> Arg {

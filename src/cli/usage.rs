@@ -21,7 +21,10 @@ pub(super) fn explain(lang: Lang, error: &Error) -> ExitCode {
         error.kind(),
         ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
     ) {
-        return nothing_asked(lang);
+        return match error.get(ContextKind::InvalidSubcommand) {
+            Some(ContextValue::String(asked)) => incomplete(lang, asked),
+            _ => nothing_asked(lang),
+        };
     }
     let fault = fault(lang, error);
     complain(&fault_text(lang, &fault));
@@ -32,6 +35,19 @@ pub(super) fn explain(lang: Lang, error: &Error) -> ExitCode {
 pub(super) fn nothing_asked(lang: Lang) -> ExitCode {
     complain(&command(lang).render_help().to_string());
     ExitCode::from(64)
+}
+
+/// The help of a command that needs one more word; `asked` is all there is, such as `sampan lab`.
+fn incomplete(lang: Lang, asked: &str) -> ExitCode {
+    let mut root = command(lang);
+    root.build();
+    match asked.split(' ').next_back().and_then(|name| root.find_subcommand_mut(name)) {
+        Some(command) => {
+            complain(&command.render_help().to_string());
+            ExitCode::from(64)
+        }
+        None => nothing_asked(lang),
+    }
 }
 
 fn fault(lang: Lang, error: &Error) -> CliFault {

@@ -35,6 +35,29 @@ fn every_command_has_help_with_an_example_in_both_languages() {
     }
 }
 
+/// Names under the heading `Commands:`.
+fn commands(help: &str) -> Vec<String> {
+    let list = help.split("\nCommands:\n").nth(1).unwrap_or_default();
+    let names =
+        list.lines().take_while(|line| !line.is_empty()).filter_map(|line| line.split_whitespace().next());
+    names.map(ToOwned::to_owned).collect()
+}
+
+#[test]
+fn commands_below_commands_have_help_too() {
+    let found = commands(&run(&["--help"]).1);
+    assert!(COMMANDS.iter().all(|command| found.iter().any(|name| name == command)), "{found:?}");
+    for command in found {
+        for below in commands(&run(&[&command, "--help"]).1) {
+            let (code, help, err) = run(&[&command, &below, "--help"]);
+            assert_eq!((code, err.as_str()), (0, ""), "{command} {below}");
+            assert!(help.contains(&format!("sampan {command} {below}")), "{help}");
+            let (code, _, err) = run(&[&command]);
+            assert!(code == 64 && err.contains(&format!("\n  {below} ")), "{err}");
+        }
+    }
+}
+
 #[test]
 fn version() {
     assert_eq!(run(&["--version"]), (0, format!("sampan {}\n", env!("CARGO_PKG_VERSION")), String::new()));
