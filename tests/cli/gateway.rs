@@ -99,7 +99,11 @@ impl Backend for Fake {
             dns64: Some(DnsStatus {
                 listen: vec!["[2001:db8:6::1]:53".into()],
                 upstream: vec!["203.0.113.53:53".into()],
-                counters: vec![Counter { name: "queries".into(), value: 99 }],
+                counters: ["queries", "answers", "refused"]
+                    .into_iter()
+                    .zip([99, 98, 0])
+                    .map(|(name, value)| Counter { name: name.into(), value })
+                    .collect(),
             }),
         }
     }
