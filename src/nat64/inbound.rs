@@ -6,6 +6,7 @@ use super::outbound::sent;
 use super::session::{Key4, Session};
 use super::settings::{Filter, Protocol};
 use super::tcp::{self, Lifetime, Side, State};
+use crate::addr::is_illegal_source4;
 use crate::time::Instant;
 use crate::verdict::{DropReason, Sent, Verdict};
 use crate::wire::icmp::Icmp;
@@ -121,10 +122,10 @@ impl Engine {
             Protocol::Icmp => (State::Active, Lifetime::Icmp),
         };
         // The client answers to Y' = Pref64 + Z, so Z must be one that it could have called.
-        self.check_peer(key.dst4, binding.pool6).map_err(|reason| match reason {
-            DropReason::IllegalDestination => DropReason::IllegalSource,
-            other => other,
-        })?;
+        if is_illegal_source4(key.dst4) {
+            return Err(DropReason::IllegalSource.into());
+        }
+        self.check_peer(key.dst4, binding.pool6)?;
         let Some(prefix) = self.pref64(binding.pool6) else { return Err(DropReason::NotPool6.into()) };
         let flow = FlowPair {
             src6: binding.src6,
