@@ -46,7 +46,7 @@ impl Engine {
             Payload::Udp(udp) => (Protocol::Udp, udp.dst, udp.src, TcpFlags::default()),
             Payload::Icmp(Icmp::Echo { id, .. }) => (Protocol::Icmp, id, 0, TcpFlags::default()),
             Payload::Icmp(Icmp::Error { .. }) => {
-                self.translate_error4(view, packet)?;
+                self.translate_error4(now, view, packet)?;
                 return Ok(sent(sink.send(packet, Sent::Translated)));
             }
             Payload::Icmp(Icmp::Other { .. }) => return Err(DropReason::IcmpType.into()),
@@ -55,12 +55,9 @@ impl Engine {
             Payload::Other(_) => return Err(DropReason::UnknownProtocol.with(Notice::Protocol)),
         };
         let key = Key4 { protocol, src4: view.dst, port4, dst4: view.src, peer_port };
-        let slot = match self.sessions.find4(&key) {
-            Some(slot) if !self.is_over(now, slot) => {
-                self.refresh4(now, slot, flags);
-                slot
-            }
-            _ => self.new_session4(now, view, &key, flags)?,
+        let (slot, is_new) = match self.sessions.find4(&key) {
+            Some(slot) if !self.is_over(now, slot) => (slot, false),
+            _ => (self.new_session4(now, view, &key, flags)?, true),
         };
         let Some(session) = self.sessions.get(slot) else { return Err(DropReason::NoSession.into()) };
         let Some(prefix) = self.pref64(session.pool6) else { return Err(DropReason::NotPool6.into()) };
@@ -72,7 +69,19 @@ impl Engine {
             mtu4: mtu.v4,
             lowest_ipv6_mtu: mtu.lowest_ipv6,
         };
-        let plan = v4_to_v6::plan(view, packet, &rewrite, &context)?;
+        let plan = match v4_to_v6::plan(view, packet, &rewrite, &context) {
+            Ok(plan) => plan,
+            Err(refusal) => {
+                // What does not pass leaves no state behind, and changes none.
+                if is_new {
+                    self.end_session(slot);
+                }
+                return Err(refusal);
+            }
+        };
+        if !is_new {
+            self.refresh4(now, slot, flags);
+        }
         plan.apply(packet);
         let Some(cut) = plan.cut else { return Ok(sent(sink.send(packet, Sent::Translated))) };
         let mut accepted = true;
