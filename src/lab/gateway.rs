@@ -152,10 +152,12 @@ fn resolves(client: &Host, resolver: Ipv6Addr) -> bool {
     let to = SocketAddr::from((resolver, 53));
     let asked = client.netns().run(|| {
         let socket = UdpSocket::bind("[::]:0").ok()?;
+        // Connected, so that a port that is not open yet is an error at once.
+        socket.connect(to).ok()?;
         socket.set_read_timeout(Some(Duration::from_millis(500))).ok()?;
-        socket.send_to(QUESTION, to).ok()?;
+        socket.send(QUESTION).ok()?;
         let mut reply = [0; 512];
-        let (len, _) = socket.recv_from(&mut reply).ok()?;
+        let len = socket.recv(&mut reply).ok()?;
         // Same identifier, a response.
         (len >= 12 && reply.starts_with(b"\x4c\x41") && reply[2] & 0x80 != 0).then_some(())
     });
