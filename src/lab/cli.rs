@@ -130,6 +130,9 @@ fn up(which: Which, shape: Shape) -> Result<(), LabError> {
     println!("lab `{id}` is up: {}", names(lab.hosts()));
     println!("try:    sampan lab exec{named} client1 curl http://portal.tinh.example/");
     println!("remove: sampan lab down{named}");
+    if lab.options().translator == Translator::Sampan {
+        println!("look:   sampan sessions --socket {}", lab.socket().display());
+    }
     println!("files and logs: {}", lab.dir().display());
     lab.stay()
 }
@@ -148,6 +151,9 @@ fn demo(lang: Option<String>, json: bool, shape: Shape) -> Result<(), LabError> 
 }
 
 fn exec(which: &Which, host: &str, command: Vec<String>) -> LabError {
+    if !nix::unistd::geteuid().is_root() {
+        return LabError::NotRoot;
+    }
     let mut words = command.into_iter();
     let tool = match (Lab::open(&which.id), words.next()) {
         (Err(error), _) => return error,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::error::LabError;
 use super::options::{Options, PoolMode, Translator};
-use super::plan::{DNS_UPSTREAM, GW_INSIDE, GW_OUTSIDE, INSIDE6, Plan, TUN};
+use super::plan::{DNS_UPSTREAM, GW_OUTSIDE, INSIDE6, Plan, TUN};
 use super::services::{answers, make_dir, not_ready, path, wait_listening, write};
 use super::tool::{Tool, until};
 use super::{Host, Lab};
@@ -144,9 +144,4 @@ fn start_tayga(lab: &mut Lab, gw: &Host) -> Result<(), LabError> {
     let conf = path(&dir, "unbound.conf");
     lab.start_service(gw, "unbound", Tool::new("unbound").args(["-d", "-c", &conf]))?;
     wait_listening(gw, &dir, "unbound", (listen, 53).into())
-}
-
-/// The gateway's devices, inside first.
-pub const fn devices() -> [&'static str; 2] {
-    [GW_INSIDE, GW_OUTSIDE]
 }

@@ -181,11 +181,3 @@ pub(super) fn write(file: &Path, content: impl AsRef<[u8]>) -> Result<(), LabErr
 pub(super) fn path(dir: &Path, name: &str) -> String {
     dir.join(name).display().to_string()
 }
-
-/// The address as URLs and `dig @` want it.
-pub fn literal(address: impl Into<IpAddr>) -> String {
-    match address.into() {
-        IpAddr::V4(v4) => v4.to_string(),
-        IpAddr::V6(v6) => format!("[{v6}]"),
-    }
-}

@@ -1,8 +1,13 @@
 //! What the gateway refuses, and other shapes of the same network.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
 
-use sampan::lab::plan::SERVER;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use sampan::lab::gateway::GATEWAY;
+use sampan::lab::plan::{SERVER, TUN};
+use sampan::lab::services::PAGE_MARK;
 use sampan::lab::{PoolMode, Translator};
 use sampan::xlat::pref64::Pref64;
 use serde_json::Value;
@@ -20,7 +25,7 @@ fn the_well_known_prefix_refuses_documentation_addresses_and_counts_it() {
         options.allow_lab_nets = false;
     });
     let listener = lab.udp("server", (IpAddr::from(SERVER.octets()), 7010));
-    listener.set_read_timeout(Some(std::time::Duration::from_millis(500))).unwrap();
+    listener.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
     let client = lab.udp("client1", (Ipv6Addr::UNSPECIFIED, 0));
 
     let before = drops(&lab, "non_global");
@@ -67,4 +72,34 @@ fn drops(lab: &TestLab, reason: &str) -> u64 {
     let rows: Value = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}"));
     let row = rows.as_array().unwrap().iter().find(|row| row["name"] == reason);
     row.and_then(|row| row["count"].as_u64()).unwrap_or_else(|| panic!("no counter {reason} in {out}"))
+}
+
+/// SIGTERM leaves the device and its routes, so that a restart finds them; `stop --flush` takes them away.
+#[test]
+fn the_device_survives_a_restart_and_goes_with_flush() {
+    let mut lab = TestLab::with(|options| options.translator = Translator::Sampan);
+    let pid = i32::try_from(lab.service_pid(GATEWAY).unwrap()).unwrap();
+    kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+    assert!(lab.wait_service(GATEWAY, Duration::from_secs(10)).unwrap(), "SIGTERM does not end it");
+    assert!(lab.try_on("gw", &["ip", "link", "show", TUN]).ok(), "the device is gone");
+    assert!(routes_to_tun(&lab) >= 2);
+
+    lab.restart_gateway().unwrap();
+    let page = lab.on("client1", &["curl", "-sS", "-m", "10", "http://portal.tinh.example/"]);
+    assert!(page.contains(PAGE_MARK));
+    assert!(routes_to_tun(&lab) >= 2);
+
+    lab.sampan(&["stop", "--flush"]).unwrap().check().unwrap();
+    assert!(lab.wait_service(GATEWAY, Duration::from_secs(10)).unwrap(), "stop does not end it");
+    assert!(!lab.try_on("gw", &["ip", "link", "show", TUN]).ok(), "the device is still there");
+    assert_eq!(routes_to_tun(&lab), 0);
+}
+
+fn routes_to_tun(lab: &TestLab) -> usize {
+    let v4 = lab.on("gw", &["ip", "-4", "route"]);
+    let v6 = lab.on("gw", &["ip", "-6", "route"]);
+    v4.lines()
+        .chain(v6.lines())
+        .filter(|line| line.contains(&format!("dev {TUN}")) && !line.starts_with("fe80"))
+        .count()
 }

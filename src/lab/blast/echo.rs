@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use nix::sys::socket::{setsockopt, sockopt};
 use serde::Serialize;
 
 use super::{any_of, cpu_time, timed_out};
@@ -76,7 +77,7 @@ pub fn run(server: SocketAddr, load: &Load) -> io::Result<Report> {
 
 /// Sends everything back until the process ends.
 pub fn serve(listen: SocketAddr) -> io::Result<()> {
-    serve_on(&UdpSocket::bind(listen)?)
+    serve_on(&socket(listen)?)
 }
 
 fn serve_on(socket: &UdpSocket) -> io::Result<()> {
@@ -92,9 +93,16 @@ fn serve_on(socket: &UdpSocket) -> io::Result<()> {
     }
 }
 
+/// A socket that can hold everything that is on the way: what is lost is then lost on the path.
+fn socket(bind: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind(bind)?;
+    setsockopt(&socket, sockopt::RcvBufForce, &(8 << 20))?;
+    Ok(socket)
+}
+
 /// Round trips and losses of one socket. The epoch in a packet tells replies that were given up from awaited ones.
 fn one_flow(server: SocketAddr, window: u32, payload: usize, end: Instant) -> io::Result<(u64, u64)> {
-    let socket = UdpSocket::bind(any_of(server))?;
+    let socket = socket(any_of(server))?;
     socket.connect(server)?;
     socket.set_read_timeout(Some(LOST_AFTER))?;
     let (mut round_trips, mut lost) = (0, 0);
