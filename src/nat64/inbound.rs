@@ -130,9 +130,8 @@ impl Engine {
             Protocol::Icmp => (State::Active, Lifetime::Icmp),
         };
         // The client answers to Y' = Pref64 + Z, so Z must be one that it could have called.
-        self.check_peer(key.dst4, binding.pool6).map_err(|reason| match reason {
-            DropReason::IllegalDestination => DropReason::IllegalSource,
-            other => other,
+        self.check_peer(key.dst4, binding.pool6).map_err(|reason| {
+            if reason == DropReason::IllegalDestination { DropReason::IllegalSource } else { reason }
         })?;
         let Some(prefix) = self.pref64(binding.pool6) else { return Err(DropReason::NotPool6.into()) };
         let flow = FlowPair {
