@@ -76,7 +76,7 @@ drop_reasons! {
     NotAllowed "not_allowed" "non-global IPv4 destination that no [[nat64.allow]] names",
     HopLimit "hop_limit" "hop limit or TTL used up",
     PacketTooBig "packet_too_big" "too big for the next hop and may not be cut; the sender was told",
-    SegmentTooBig "segment_too_big" "a segment of a super-packet is too big for the next hop",
+    SegmentTooBig "segment_too_big" "a segment of a super-packet is too big for the next hop; the sender was told",
     NoBib "no_bib" "nobody has a mapping for this pool address and port",
     NoSession "no_session" "no session, and this packet may not create one",
     Filtered "filtered" "refused by address-dependent filtering or policy",

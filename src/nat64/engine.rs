@@ -173,7 +173,10 @@ impl Engine {
         self.pool = pool;
         self.end_sessions(|engine, s| {
             let address = engine.bib.get(s.bib).and_then(|b| engine.leases.address(&b.lease));
-            !matches!((address, engine.pool.find(s.src4)), (Some(a), Some(b)) if Arc::ptr_eq(a, b))
+            let stays =
+                matches!((address, engine.pool.find(s.src4)), (Some(a), Some(b)) if Arc::ptr_eq(a, b));
+            // A hairpinned peer was allowed because it was in the pool.
+            !stays || engine.check_peer(s.dst4, s.pool6).is_err()
         });
     }
 

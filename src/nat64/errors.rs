@@ -77,6 +77,10 @@ impl Engine {
         }
         let quoted = quoted_bytes4(head, message);
         let quote = icmp::quote4(quoted)?;
+        // An error goes to the source of what it quotes.
+        if view.dst != quote.src {
+            return Err(DropReason::IcmpQuote.into());
+        }
         let (protocol, port4, peer_port) = flow_of(quote.flow, End::Source);
         let key = Key4 { protocol, src4: quote.src, port4, dst4: quote.dst, peer_port };
         let slot = self.sessions.find4(&key).filter(|slot| !self.is_over(now, *slot));

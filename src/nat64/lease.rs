@@ -84,11 +84,11 @@ impl Leases {
         if self.leases.len() == self.leases.capacity() {
             return Err(NoPort::TableFull);
         }
-        let address = match self.leases.get(*head) {
-            Some(lease) => lease.address.clone(),
-            None => pool.with_free_block(keyed(key, &request.subscriber)).ok_or(NoPort::Exhausted)?.clone(),
+        let leased = match self.leases.get(*head) {
+            Some(Lease { address, .. }) => address.lease(request.shard).map(|block| (address.clone(), block)),
+            None => pool.lease(keyed(key, &request.subscriber), request.shard),
         };
-        let block = address.lease(request.shard).ok_or(NoPort::Exhausted)?;
+        let (address, block) = leased.ok_or(NoPort::Exhausted)?;
         match self.leases.insert(Lease { address, block, used: [0; 3], next: *head }) {
             Ok(at) => {
                 *head = at;

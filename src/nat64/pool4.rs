@@ -98,12 +98,13 @@ impl Pool {
         self.block_size
     }
 
-    /// An address with a free block, looked for from the place that `hash` names.
-    pub fn with_free_block(&self, hash: u64) -> Option<&Arc<Address>> {
+    /// Leases a free block for a subscriber of `shard`, at the first address that has one from the place on that
+    /// `hash` names.
+    pub fn lease(&self, hash: u64, shard: u8) -> Option<(Arc<Address>, Block)> {
         let count: usize = self.ranges.iter().map(|r| r.addresses.len()).sum();
         let start = (hash % count.max(1) as u64) as usize;
         let all = || self.ranges.iter().flat_map(|r| &r.addresses);
-        all().skip(start).chain(all().take(start)).find(|a| !a.free.is_empty())
+        all().skip(start).chain(all().take(start)).find_map(|a| Some((a.clone(), a.lease(shard)?)))
     }
 
     /// Number of blocks, and how many of them are leased, range by range.
@@ -175,12 +176,11 @@ mod tests {
         assert_eq!(pool.usage(), (252, 0));
         let mut seen = HashSet::new();
         let mut held = Vec::new();
-        while let Some(address) = pool.with_free_block(5) {
-            let block = address.lease(7).unwrap();
+        while let Some((address, block)) = pool.lease(5, 7) {
             assert!(block.first >= 1024 && u32::from(block.first) + 511 <= 65535);
             assert!(seen.insert((address.addr, block.first)));
             assert_eq!(pool.shard(address.addr, block.first + 511), Some(7));
-            held.push((address.clone(), block));
+            held.push((address, block));
         }
         assert_eq!(pool.usage(), (252, 252));
         for (address, block) in held {

@@ -50,7 +50,13 @@ pub fn finish_checksum(packet: &mut PacketBuf) {
     let protocol = header[6];
     let field = usize::from(field);
     let Some(transport) = packet.bytes_mut().get_mut(ipv6::HEADER..) else { return };
-    let len = transport.len() as u32;
+    let len = match transport.first_chunk::<UDP_HEADER>() {
+        // What lies behind a datagram is not part of it (RFC 768).
+        Some(h) if protocol == l4::UDP => usize::from(u16::from_be_bytes([h[4], h[5]])),
+        Some(_) | None => transport.len(),
+    };
+    let Some(transport) = transport.get_mut(..len) else { return };
+    let len = len as u32;
     if let Some(sum) = transport.get_mut(field..field + 2) {
         sum.fill(0);
     }

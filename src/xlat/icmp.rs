@@ -296,7 +296,12 @@ fn edit_quoted(
         // A quoted UDP packet without checksum stays without.
         if old != 0 || field == 16 {
             let delta = addresses.minus_word(old_ports.0).minus_word(old_ports.1).word(src).word(dst);
-            slot.copy_from_slice(&checksum::update(old, delta).to_be_bytes());
+            let new = match checksum::update(old, delta) {
+                // RFC 768: a computed zero is sent as all ones.
+                0 if field == 6 => 0xffff,
+                sum => sum,
+            };
+            slot.copy_from_slice(&new.to_be_bytes());
         }
     }
 }

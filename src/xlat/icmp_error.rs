@@ -8,7 +8,7 @@ use crate::wire::checksum::{Sum, pseudo4, pseudo6};
 use crate::wire::icmp::{HEADER, Icmp, v4, v6};
 use crate::wire::ipv4::{self, Header4, View4};
 use crate::wire::ipv6::{self, Header6, View6};
-use crate::wire::l4::{self, Payload};
+use crate::wire::l4::{self, Payload, TcpFlags};
 use crate::wire::packet::{Checksum, PacketBuf};
 
 /// Longest ICMPv6 error: the minimum MTU (RFC 4443 §2.4 c).
@@ -48,7 +48,7 @@ pub fn build6(notice: Notice, view: &View6, packet: &PacketBuf, src: Ipv6Addr, o
         quote[4..6].copy_from_slice(&payload_len.to_be_bytes());
         let l4_len = (quote.len() - view.l4) as u32;
         let pseudo = pseudo6(view.src, view.dst, view.protocol, l4_len);
-        finish_quote(packet, &mut quote[view.l4..], pseudo, view.payload);
+        finish_quote(packet, view.l4, &mut quote[view.l4..], pseudo, view.payload);
     }
     out.truncate(MAX_ERROR6);
     let message_len = out.len() - ipv6::HEADER;
@@ -87,7 +87,7 @@ pub fn build4(notice: Notice, view: &View4, packet: &PacketBuf, src: Ipv4Addr, o
         Notice::Unreachable => (v4::UNREACHABLE, 1, 0),
         Notice::Protocol => (v4::UNREACHABLE, 2, 0),
         Notice::SourceRoute => (v4::UNREACHABLE, 5, 0),
-        Notice::Pointer(at) => (v4::PARAMETER_PROBLEM, 0, u32::from(at) << 24),
+        Notice::Pointer(_) => return false,
     };
     out.fill(&[0; ipv4::HEADER + HEADER]);
     let at = out.len();
@@ -101,7 +101,7 @@ pub fn build4(notice: Notice, view: &View4, packet: &PacketBuf, src: Ipv4Addr, o
             quote[10..12].copy_from_slice(&sum.to_be_bytes());
         }
         let pseudo = pseudo4(view.src, view.dst, view.protocol, (quote.len() - view.l4) as u32);
-        finish_quote(packet, &mut quote[view.l4..], pseudo, view.payload);
+        finish_quote(packet, view.l4, &mut quote[view.l4..], pseudo, view.payload);
     }
     out.truncate(MAX_ERROR4);
     let header = Header4 {
@@ -132,8 +132,8 @@ fn append_first_segment(packet: &PacketBuf, l4: usize, l4_header: usize, out: &m
     out.append(&bytes[..len]);
 }
 
-/// Gives the quoted segment the length and checksum that it would have had on a wire.
-fn finish_quote(packet: &PacketBuf, transport: &mut [u8], pseudo: Sum, payload: Payload) {
+/// Gives the quoted segment the length, flags and checksum that it would have had on a wire.
+fn finish_quote(packet: &PacketBuf, l4: usize, transport: &mut [u8], pseudo: Sum, payload: Payload) {
     let gso = packet.offload.gso.is_some();
     if gso && matches!(payload, Payload::Udp(_)) && transport.len() >= 8 {
         let len = transport.len() as u16;
@@ -143,6 +143,10 @@ fn finish_quote(packet: &PacketBuf, transport: &mut [u8], pseudo: Sum, payload: 
     let field = usize::from(field);
     if transport.len() < field + 2 {
         return;
+    }
+    // Only the last segment of many ends the stream or pushes.
+    if matches!(payload, Payload::Tcp(_)) && l4 + transport.len() < packet.len() {
+        transport[13] &= !(TcpFlags::FIN | TcpFlags::PSH);
     }
     transport[field..field + 2].fill(0);
     let sum = match pseudo.bytes(transport).checksum() {

@@ -138,8 +138,8 @@ pub enum Notice {
     Protocol,
     /// Source route failed: ICMPv4 3/5.
     SourceRoute,
-    /// Erroneous header field at this offset: ICMPv6 4/0, ICMPv4 12/0.
-    Pointer(u8),
+    /// Erroneous header field at this offset: ICMPv6 4/0. Nothing like it is said in IPv4.
+    Pointer(u16),
 }
 
 /// Port and checksum edit of one transport header.
@@ -187,6 +187,11 @@ fn edit_echo(bytes: &mut [u8], kind: u8, id: u16, delta: u16) {
     header[0] = kind;
     header[2..4].copy_from_slice(&checksum::update(sum, delta).to_be_bytes());
     header[4..6].copy_from_slice(&id.to_be_bytes());
+}
+
+/// The counter for what the next hop cannot take.
+const fn too_big(packet: &PacketBuf) -> DropReason {
+    if packet.offload.gso.is_some() { DropReason::SegmentTooBig } else { DropReason::PacketTooBig }
 }
 
 #[inline]

@@ -2,7 +2,9 @@
 
 use std::net::Ipv6Addr;
 
-use super::{Hop, Notice, Refusal, Rewrite, Transport, edit_echo, edit_ports, is_partial, move_offload};
+use super::{
+    Hop, Notice, Refusal, Rewrite, Transport, edit_echo, edit_ports, is_partial, move_offload, too_big,
+};
 use crate::verdict::DropReason;
 use crate::wire::checksum::pseudo6;
 use crate::wire::icmp::{Icmp, v6};
@@ -103,7 +105,7 @@ fn cut(view: &View4, packet: &PacketBuf, segment: usize, context: &Context) -> R
         // smaller segments and has no use for fragments.
         if segment > usize::from(context.mtu6) {
             let mtu = context.mtu6.saturating_sub(20).min(context.mtu4);
-            return Err(DropReason::PacketTooBig.with(Notice::TooBig { mtu }));
+            return Err(too_big(packet).with(Notice::TooBig { mtu }));
         }
         return Ok(None);
     }

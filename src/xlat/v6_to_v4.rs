@@ -2,7 +2,9 @@
 
 use std::net::Ipv4Addr;
 
-use super::{Hop, Notice, Refusal, Rewrite, Transport, edit_echo, edit_ports, is_partial, move_offload};
+use super::{
+    Hop, Notice, Refusal, Rewrite, Transport, edit_echo, edit_ports, is_partial, move_offload, too_big,
+};
 use crate::verdict::DropReason;
 use crate::wire::checksum::{Sum, pseudo6};
 use crate::wire::icmp::{Icmp, v4};
@@ -47,8 +49,8 @@ pub fn plan(
         return Err(DropReason::HopLimit.with(Notice::HopLimit));
     };
     if let Some(at) = view.segments_left {
-        // RFC 7915 §5.1: the pointer names the Segments Left byte; beyond 255 it cannot.
-        let notice = u8::try_from(at).ok().map(Notice::Pointer);
+        // RFC 7915 §5.1: the pointer names the Segments Left byte.
+        let notice = u16::try_from(at).ok().map(Notice::Pointer);
         return Err(Refusal { reason: DropReason::RoutingHeader, notice });
     }
     let l4_header = view.payload.header_len();
@@ -77,8 +79,9 @@ pub fn plan(
     // An IPv6 packet of at most 1280 bytes must always pass (RFC 7915 §5.1.1); without DF the next hop may cut it.
     if segment > usize::from(context.mtu4) && segment + (view.l4 - ipv4::HEADER) > 1280 {
         let overhead = if view.fragment.is_some() { 28 } else { 20 };
-        return Err(DropReason::PacketTooBig
-            .with(Notice::TooBig { mtu: context.mtu4.saturating_add(overhead).max(1280) }));
+        return Err(
+            too_big(packet).with(Notice::TooBig { mtu: context.mtu4.saturating_add(overhead).max(1280) })
+        );
     }
     let (id, df) = match view.fragment {
         // RFC 7915 §5.1.1 with RFC 6946: an atomic fragment may be cut again.
