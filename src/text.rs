@@ -1,4 +1,4 @@
-//! Texts for operators in English and Vietnamese. A room declares its texts with [`texts!`] or [`faults!`]; the
+//! Texts for operators in English and Vietnamese. A room declares its texts with [`texts!`](crate::texts) or [`faults!`](crate::faults); the
 //! macros make both languages and the arguments of every text a matter of compilation.
 //!
 //! Names of keys, counters, commands and JSON fields are the same in both languages and never pass through here.

@@ -1,4 +1,4 @@
-//! Layer 6: the commands of the one binary. [`COMMANDS`] is the table; a new command is a row in it.
+//! Layer 6: the commands of the one binary. `COMMANDS` is the table; a new command is a row in it.
 //!
 //! Exit codes: 0 done, 1 refused, 2 no gateway answers, 64 wrong usage (`EX_USAGE`).
 

@@ -13,8 +13,8 @@ use super::dns;
 use super::ring::Exchange;
 use super::worker::{Request, Requests};
 use crate::control::admin::{
-    Backend, Counter, Cursor, DnsStatus, DropRow, Health, HealthState, Page, Pool4Status, ReloadReport,
-    Status, WorkerStatus,
+    Backend, ByProtocol, Counter, Cursor, DnsStatus, DropRow, Health, HealthState, Page, Pool4Status,
+    ReloadReport, Status, WorkerStatus,
 };
 use crate::control::diff::{self, Change};
 use crate::control::plan::Plan;
@@ -196,10 +196,13 @@ impl Control {
         Ok(())
     }
 
-    fn worker_status(&self, worker: usize, contact: &Contact) -> (WorkerStatus, Option<[u32; 3]>, u64) {
+    fn worker_status(&self, worker: usize, contact: &Contact) -> (WorkerStatus, Option<Tables>) {
         let totals = contact.counters.totals();
-        let tables =
-            self.ask(worker, |engine, _| (engine.session_counts(), engine.bindings(), engine.subscribers()));
+        let tables = self.ask(worker, |engine, _| Tables {
+            sessions: by_protocol(engine.session_counts()),
+            bib: by_protocol(engine.binding_counts()),
+            subscribers: engine.subscribers().into(),
+        });
         let status = WorkerStatus {
             worker: worker as u16,
             packets_in: totals.received,
@@ -210,11 +213,28 @@ impl Control {
             out_translated: totals.out_translated,
             out_pieces: totals.out_pieces,
             out_originated: totals.out_originated,
-            sessions: tables.map_or(0, |(s, _, _)| s.iter().map(|n| u64::from(*n)).sum()),
-            bib: tables.map_or(0, |(_, bib, _)| bib.into()),
+            sessions: tables.as_ref().map_or(0, |t| t.sessions.total()),
+            bib: tables.as_ref().map_or(0, |t| t.bib.total()),
         };
-        (status, tables.map(|(s, _, _)| s), tables.map_or(0, |(_, _, n)| n.into()))
+        (status, tables)
     }
+}
+
+/// How full the tables of one worker are.
+struct Tables {
+    sessions: ByProtocol,
+    bib: ByProtocol,
+    subscribers: u64,
+}
+
+fn by_protocol([tcp, udp, icmp]: [u32; 3]) -> ByProtocol {
+    ByProtocol { tcp: tcp.into(), udp: udp.into(), icmp: icmp.into() }
+}
+
+fn add(sum: &mut ByProtocol, more: ByProtocol) {
+    sum.tcp += more.tcp;
+    sum.udp += more.udp;
+    sum.icmp += more.icmp;
 }
 
 impl Backend for Control {
@@ -255,12 +275,12 @@ impl Backend for Control {
             });
         }
         for (worker, contact) in self.contacts.iter().enumerate() {
-            let (row, sessions, subscribers) = self.worker_status(worker, contact);
-            match sessions {
-                Some([tcp, udp, icmp]) => {
-                    status.sessions.tcp += u64::from(tcp);
-                    status.sessions.udp += u64::from(udp);
-                    status.sessions.icmp += u64::from(icmp);
+            let (row, tables) = self.worker_status(worker, contact);
+            match tables {
+                Some(tables) => {
+                    add(&mut status.sessions, tables.sessions);
+                    add(&mut status.bib, tables.bib);
+                    status.subscribers += tables.subscribers;
                 }
                 None => {
                     status.health = Health {
@@ -269,7 +289,6 @@ impl Backend for Control {
                     };
                 }
             }
-            status.subscribers += subscribers;
             status.workers.push(row);
         }
         status

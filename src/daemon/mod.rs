@@ -218,15 +218,8 @@ impl Crew {
             crew.table_bytes += engine.table_bytes();
             let counters = Arc::new(Counters::default());
             let requests = Arc::new(Requests::default());
-            let worker = Worker::new(
-                number,
-                workers,
-                engine,
-                queue,
-                exchange.clone(),
-                counters.clone(),
-                requests.clone(),
-            );
+            let worker =
+                Worker::new(number, engine, queue, exchange.clone(), counters.clone(), requests.clone());
             crew.contacts.push(Contact { requests, counters });
             let (running, failed) = (running.clone(), failed.clone());
             let thread = thread::Builder::new()

@@ -8,9 +8,10 @@ use crate::io::tun::Waker;
 use crate::wire::packet::PacketBuf;
 
 /// Packets on the way to one worker at most.
-const RING: usize = 256;
-/// Spare buffers for each worker. A packet that crosses leaves its buffer; another one takes its place.
-const SPARES: usize = 64;
+const RING: usize = 1_024;
+/// Spare buffers for each worker: a burst that the kernel put on the wrong queue must fit while its owner is waking up.
+/// A packet that crosses leaves its buffer; another one takes its place. Memory that no packet has touched is not used.
+const SPARES: usize = 512;
 
 /// The door of one worker.
 pub struct Inbox {

@@ -56,8 +56,6 @@ pub struct Worker<D> {
     counters: Arc<Counters>,
     requests: Arc<Requests>,
     packet: PacketBuf,
-    /// Workers that were given packets in this turn and may have to be woken.
-    to_wake: Vec<bool>,
 }
 
 /// The device, with its books.
@@ -81,23 +79,13 @@ impl<D: Device> Worker<D> {
     /// Worker `number`.
     pub fn new(
         number: u16,
-        workers: u16,
         engine: Engine,
         device: D,
         exchange: Arc<Exchange>,
         counters: Arc<Counters>,
         requests: Arc<Requests>,
     ) -> Self {
-        Self {
-            number,
-            engine,
-            device,
-            exchange,
-            counters,
-            requests,
-            packet: PacketBuf::new(),
-            to_wake: vec![false; usize::from(workers)],
-        }
+        Self { number, engine, device, exchange, counters, requests, packet: PacketBuf::new() }
     }
 
     /// Works off what is there, up to a batch of each kind. True when there may be more.
@@ -137,11 +125,6 @@ impl<D: Device> Worker<D> {
             request(&mut self.engine, now);
         }
         more |= !self.engine.expire(now, EXPIRE);
-        for (worker, wake) in self.to_wake.iter_mut().enumerate() {
-            if std::mem::take(wake) {
-                self.exchange.wake(worker as u16);
-            }
-        }
         match failed {
             Some(e) => Err(e),
             None => Ok(more || !self.is_idle()),
@@ -184,9 +167,7 @@ impl<D: Device> Worker<D> {
             Step::Pass { worker } => {
                 if self.exchange.pass(worker, &mut self.packet) {
                     self.counters.passed();
-                    if let Some(wake) = self.to_wake.get_mut(usize::from(worker)) {
-                        *wake = true;
-                    }
+                    self.exchange.wake(worker);
                 } else {
                     self.counters.verdict(Verdict::Dropped(DropReason::RingFull));
                 }

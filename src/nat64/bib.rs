@@ -38,6 +38,7 @@ pub struct Bib {
     by6: Index,
     by4: Index,
     hash: FixedState,
+    counts: [u32; 3],
 }
 
 impl Bib {
@@ -48,6 +49,7 @@ impl Bib {
             by6: Index::new(capacity),
             by4: Index::new(capacity),
             hash: FixedState::with_seed(seed),
+            counts: [0; 3],
         }
     }
 
@@ -69,9 +71,11 @@ impl Bib {
     pub fn insert(&mut self, binding: Binding) -> Result<u32, Binding> {
         let hash6 = self.hash6(binding.protocol, binding.src6, binding.port6);
         let hash4 = self.hash4(binding.protocol, binding.src4, binding.port4);
+        let protocol = binding.protocol;
         let slot = self.slots.insert(binding)?;
         if self.by6.insert(hash6, slot) {
             if self.by4.insert(hash4, slot) {
+                self.counts[protocol as usize] += 1;
                 return Ok(slot);
             }
             self.by6.remove(hash6, slot);
@@ -85,6 +89,7 @@ impl Bib {
     /// Takes a binding out.
     pub fn remove(&mut self, slot: u32) -> Option<Binding> {
         let binding = self.slots.remove(slot)?;
+        self.counts[binding.protocol as usize] -= 1;
         self.by6.remove(self.hash6(binding.protocol, binding.src6, binding.port6), slot);
         self.by4.remove(self.hash4(binding.protocol, binding.src4, binding.port4), slot);
         Some(binding)
@@ -104,6 +109,11 @@ impl Bib {
     #[allow(clippy::len_without_is_empty)]
     pub const fn len(&self) -> u32 {
         self.slots.len()
+    }
+
+    /// Number of bindings of TCP, UDP and ICMP.
+    pub const fn counts(&self) -> [u32; 3] {
+        self.counts
     }
 
     /// Number of slots, used or not.

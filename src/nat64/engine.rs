@@ -190,9 +190,9 @@ impl Engine {
         self.counts
     }
 
-    /// Number of bindings.
-    pub const fn bindings(&self) -> u32 {
-        self.bib.len()
+    /// Bindings of TCP, UDP and ICMP.
+    pub const fn binding_counts(&self) -> [u32; 3] {
+        self.bib.counts()
     }
 
     /// Number of subscribers with at least one binding.

@@ -1,8 +1,8 @@
 //! Layer 3: the stateful NAT64 engine of RFC 6146.
 //!
 //! [`engine::Engine`] is what one worker runs. A packet's way follows the RFC: its tuple and owner ([`steer`]),
-//! filtering and updating of bindings and sessions ([`outbound`], [`inbound`], [`tcp`], [`bib`], [`session`]),
-//! translation (`xlat`), hairpinning (back into [`inbound`]). Time and randomness are arguments; there is no
+//! filtering and updating of bindings and sessions (`outbound`, `inbound`, [`tcp`], [`bib`], [`session`]),
+//! translation (`xlat`), hairpinning (back into `inbound`). Time and randomness are arguments; there is no
 //! clock, socket or thread in here.
 
 pub mod bib;

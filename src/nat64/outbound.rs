@@ -47,7 +47,9 @@ impl Engine {
         let Some((pool6, dst4)) =
             pool6.and_then(|i| Some((i as u8, self.pref64(i as u8)?.extract(view.dst)?)))
         else {
-            return Err(DropReason::NotPool6.into());
+            // Multicast is the kernel's own chatter on the TUN.
+            let multicast = view.dst.is_multicast();
+            return Err(if multicast { DropReason::IllegalDestination } else { DropReason::NotPool6 }.into());
         };
         let (protocol, port6, peer_port, flags) = match view.payload {
             Payload::Tcp(tcp) => (Protocol::Tcp, tcp.src, tcp.dst, tcp.flags),

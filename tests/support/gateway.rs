@@ -87,7 +87,6 @@ impl Gateway {
                 let i = usize::from(worker);
                 Worker::new(
                     worker,
-                    workers,
                     Engine::new(settings.clone(), place, now),
                     MemDevice::default(),
                     exchange.clone(),
@@ -237,7 +236,7 @@ impl Gateway {
     }
 
     pub fn bindings(&self) -> u32 {
-        self.workers.iter().map(|w| w.engine().bindings()).sum()
+        self.workers.iter().map(|w| w.engine().binding_counts().iter().sum::<u32>()).sum()
     }
 
     pub fn subscribers(&self) -> u32 {
