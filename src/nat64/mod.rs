@@ -13,6 +13,7 @@ pub mod index;
 pub mod lease;
 mod outbound;
 mod permission;
+pub mod reassembly;
 pub mod pool4;
 mod rows;
 pub mod session;

@@ -2,7 +2,9 @@
 
 use super::v4_to_v6::Cut;
 use crate::wire::checksum::pseudo6;
-use crate::wire::ipv6::{self, FRAGMENT_HEADER, Fragment};
+use crate::wire::fragment::{self, Fragment};
+use crate::wire::ipv4;
+use crate::wire::ipv6;
 use crate::wire::l4;
 use crate::wire::packet::{Checksum, PacketBuf};
 
@@ -65,16 +67,16 @@ pub fn finish_checksum(packet: &mut PacketBuf) {
 
 fn fragment(packet: &[u8], mtu: u16, id: u32, piece: &mut PacketBuf, emit: &mut impl FnMut(&mut PacketBuf)) {
     let Some((header, payload)) = packet.split_at_checked(ipv6::HEADER) else { return };
-    let room = (usize::from(mtu).saturating_sub(ipv6::HEADER + FRAGMENT_HEADER) & !7).max(8);
+    let room = (usize::from(mtu).saturating_sub(ipv6::HEADER + fragment::HEADER) & !7).max(8);
     for (i, chunk) in payload.chunks(room).enumerate() {
         let offset = i * room;
-        let mut front = [0; FRAGMENT_HEADER];
+        let mut front = [0; fragment::HEADER];
         let more = offset + chunk.len() < payload.len();
         Fragment { offset: offset as u16, more, id }.write(header[6], &mut front);
         piece.fill(header);
         piece.append(&front);
         piece.append(chunk);
-        let len = ((FRAGMENT_HEADER + chunk.len()) as u16).to_be_bytes();
+        let len = ((fragment::HEADER + chunk.len()) as u16).to_be_bytes();
         let bytes = piece.bytes_mut();
         bytes[4..6].copy_from_slice(&len);
         bytes[6] = ipv6::FRAGMENT;
