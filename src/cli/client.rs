@@ -38,6 +38,7 @@ impl From<CliFault> for ClientError {
 /// The way to one gateway.
 pub(super) struct Client {
     socket: PathBuf,
+    patience: Duration,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -49,7 +50,7 @@ impl Client {
             socket: socket.display().to_string(),
             reason: error.to_string(),
         })?;
-        Ok(Self { socket: socket.to_owned(), runtime })
+        Ok(Self { socket: socket.to_owned(), patience: PATIENCE, runtime })
     }
 
     /// Reads `target`, such as `/v1/status`.
@@ -79,8 +80,8 @@ impl Client {
 
     fn send(&self, method: Method, target: &str) -> Result<Bytes, ClientError> {
         let answer = self.runtime.block_on(async {
-            tokio::time::timeout(PATIENCE, self.exchange(method, target)).await.unwrap_or_else(|_| {
-                Err(CliFault::Silent { socket: self.name(), seconds: PATIENCE.as_secs() })
+            tokio::time::timeout(self.patience, self.exchange(method, target)).await.unwrap_or_else(|_| {
+                Err(CliFault::Silent { socket: self.name(), seconds: self.patience.as_secs() })
             })
         });
         let (status, body) = answer?;
@@ -145,6 +146,17 @@ pub(super) fn encoded(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gateway_that_hangs_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("admin.sock");
+        let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let mut client = Client::new(&path).unwrap();
+        client.patience = Duration::from_millis(100);
+        let answer = client.get::<serde_json::Value>("/v1/status");
+        assert!(matches!(answer, Err(ClientError::Fault(CliFault::Silent { .. }))), "{answer:?}");
+    }
 
     #[test]
     fn queries_hold_any_name() {

@@ -4,6 +4,7 @@
 
 mod actions;
 mod client;
+mod meanings;
 mod output;
 mod status;
 mod tables;
@@ -171,15 +172,20 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The reference of all commands, as `docs/operate/cli.md` shows it.
+/// `docs/reference/cli.md`: the help of every command.
 pub fn reference() -> String {
-    let mut out = String::new();
+    let mut out = format!(
+        "# Commands\n\nThe help of each command. To write it anew: `UPDATE_DOCS=1 cargo test --test cli reference`.\n\n\
+         {}.\n\n",
+        Word::ExitCodes.say(Lang::En)
+    );
     for row in COMMANDS {
-        let help = command(Lang::En).try_get_matches_from(["sampan", row.name, "--help"]);
+        let help = command(Lang::En).term_width(100).try_get_matches_from(["sampan", row.name, "--help"]);
         let help = help.err().map(|error| error.to_string()).unwrap_or_default();
         out.push_str(&format!("## `sampan {}`\n\n```text\n{}\n```\n\n", row.name, help.trim_end()));
     }
-    out
+    out.truncate(out.trim_end().len());
+    out + "\n"
 }
 
 fn exit_code(fault: &CliFault) -> u8 {
@@ -213,13 +219,7 @@ fn command(lang: Lang) -> Command {
             .disable_help_flag(true)
             .disable_help_subcommand(true)
             .arg(lang_arg(lang))
-            .arg(
-                Arg::new("help")
-                    .short('h')
-                    .long("help")
-                    .action(ArgAction::Help)
-                    .help(Word::HelpHelp.say(lang)),
-            )
+            .arg(help_arg(lang))
     };
     let version =
         Arg::new("version").short('V').long("version").action(ArgAction::Version).display_order(102);
@@ -234,8 +234,15 @@ fn command(lang: Lang) -> Command {
     COMMANDS.iter().fold(root, |root, row| {
         let example = format!("{}\n  {}", Word::Examples.say(lang), row.example);
         let command = frame(Command::new(row.name)).about(row.about.say(lang)).after_help(example);
-        root.subcommand((row.args)(command, lang))
+        // The help flag is ours, so commands below a command need it too.
+        let command = (row.args)(command, lang).mut_subcommands(|below| below.arg(help_arg(lang)));
+        root.subcommand(command)
     })
+}
+
+fn help_arg(lang: Lang) -> Arg {
+    let help = Word::HelpHelp.say(lang);
+    Arg::new("help").short('h').long("help").action(ArgAction::Help).display_order(101).help(help)
 }
 
 fn lang_arg(lang: Lang) -> Arg {

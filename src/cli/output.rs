@@ -79,6 +79,11 @@ pub(super) fn print(text: &str) -> io::Result<()> {
     out.flush()
 }
 
+/// Help ends with a line break, whatever its template says.
+pub(super) fn help_text(help: &str) -> String {
+    format!("{}\n", help.trim_end())
+}
+
 /// Writes a value for machines.
 pub(super) fn print_json(value: &impl serde::Serialize) -> io::Result<()> {
     let text = serde_json::to_string(value)?;

@@ -24,10 +24,6 @@ pub(super) fn status(context: &Context, _: &ArgMatches) -> Outcome {
         Table::new(&[false, false]).print(&facts(&status, lang))?;
         print("\n")?;
         Table::new(&[true; 11]).print(&workers(&status.workers, lang))?;
-        if let Some(dns) = status.dns64.as_ref().filter(|dns| !dns.counters.is_empty()) {
-            print("\n")?;
-            Table::new(&[true, false]).print(&counters(dns))?;
-        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -70,6 +66,7 @@ fn facts(status: &Status, lang: Lang) -> Vec<Vec<String>> {
     if let Some(dns) = &status.dns64 {
         let listens = Word::Listens { listen: dns.listen.join(", "), upstream: dns.upstream.join(", ") };
         rows.push(vec!["DNS64".into(), listens.say(lang)]);
+        rows.extend(counters(dns).into_iter().map(|line| vec![String::new(), line]));
     }
     rows
 }
@@ -95,6 +92,10 @@ fn workers(workers: &[WorkerStatus], lang: Lang) -> Vec<Vec<String>> {
     std::iter::once(header).chain(workers.iter().map(row)).collect()
 }
 
-fn counters(dns: &DnsStatus) -> Vec<Vec<String>> {
-    dns.counters.iter().map(|counter| vec![counter.value.to_string(), clean(&counter.name)]).collect()
+/// The counters that say something, a few to a line; `--json` has all of them.
+fn counters(dns: &DnsStatus) -> Vec<String> {
+    let told = dns.counters.iter().filter(|counter| counter.value > 0);
+    let told: Vec<String> =
+        told.map(|counter| format!("{} {}", clean(&counter.name), counter.value)).collect();
+    told.chunks(5).map(|line| line.join(", ")).collect()
 }

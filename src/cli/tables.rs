@@ -9,11 +9,12 @@ use serde::de::DeserializeOwned;
 
 use super::Context;
 use super::client::{Client, ClientError, encoded};
+use super::meanings::meaning;
 use super::output::{Outcome, Table, clean, complain, duration, endpoint, print, print_json};
 use super::words::Word;
 use crate::control::admin::{DropRow, MAX_PAGE, Page};
 use crate::nat64::settings::{BibRow, Protocol, SessionRow};
-use crate::text::Lang;
+use crate::text::{Lang, shown};
 
 /// Rows shown when the operator does not say.
 const USUAL_LIMIT: usize = 50;
@@ -96,7 +97,10 @@ pub(super) fn drops(context: &Context, matches: &ArgMatches) -> Outcome {
         print(&(Word::NoDrops.say(context.lang) + "\n"))?;
     } else {
         let header = [Word::Count, Word::Name, Word::Meaning].map(|word| word.say(context.lang)).to_vec();
-        let rows = rows.iter().map(|row| vec![row.count.to_string(), clean(&row.name), row.meaning.clone()]);
+        let rows = rows.iter().map(|row| {
+            let known = meaning(&row.name, context.lang).map(ToOwned::to_owned);
+            vec![row.count.to_string(), clean(&row.name), known.unwrap_or_else(|| shown(&row.meaning, 200))]
+        });
         Table::new(&[true, false, false]).print(&std::iter::once(header).chain(rows).collect::<Vec<_>>())?;
     }
     Ok(ExitCode::SUCCESS)

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Error;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use super::output::{complain, fault_text, print};
+use super::output::{complain, fault_text, help_text, print};
 use super::words::{CliFault, Hint};
 use super::{command, exit_code};
 use crate::text::{Lang, shown};
@@ -14,14 +14,17 @@ use crate::text::{Lang, shown};
 pub(super) fn explain(lang: Lang, error: &Error) -> ExitCode {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         // A reader that has gone away does not need the help.
-        let _ = print(&error.to_string());
+        let _ = print(&help_text(&error.to_string()));
         return ExitCode::SUCCESS;
     }
     if matches!(
         error.kind(),
         ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
     ) {
-        return nothing_asked(lang);
+        return match error.get(ContextKind::InvalidSubcommand) {
+            Some(ContextValue::String(asked)) => incomplete(lang, asked),
+            _ => nothing_asked(lang),
+        };
     }
     let fault = fault(lang, error);
     complain(&fault_text(lang, &fault));
@@ -30,8 +33,21 @@ pub(super) fn explain(lang: Lang, error: &Error) -> ExitCode {
 
 /// The help, for somebody who asked nothing.
 pub(super) fn nothing_asked(lang: Lang) -> ExitCode {
-    complain(&command(lang).render_help().to_string());
+    complain(&help_text(&command(lang).render_help().to_string()));
     ExitCode::from(64)
+}
+
+/// The help of a command that needs one more word; `asked` is all there is, such as `sampan lab`.
+fn incomplete(lang: Lang, asked: &str) -> ExitCode {
+    let mut root = command(lang);
+    root.build();
+    match asked.split(' ').next_back().and_then(|name| root.find_subcommand_mut(name)) {
+        Some(command) => {
+            complain(&help_text(&command.render_help().to_string()));
+            ExitCode::from(64)
+        }
+        None => nothing_asked(lang),
+    }
 }
 
 fn fault(lang: Lang, error: &Error) -> CliFault {

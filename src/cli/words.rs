@@ -77,11 +77,11 @@ texts! {
         Warning en "warning" vi "cảnh báo";
         Remedy en "remedy" vi "cách xử lý";
         Sound { warnings: usize }
-            en "the configuration can be used ({warnings} warnings)"
-            vi "cấu hình dùng được ({warnings} cảnh báo)";
+            en "the configuration can be used (warnings: {warnings})"
+            vi "cấu hình dùng được (cảnh báo: {warnings})";
         Unsound { errors: usize, warnings: usize }
-            en "the configuration cannot be used: {errors} errors, {warnings} warnings"
-            vi "cấu hình không dùng được: {errors} lỗi, {warnings} cảnh báo";
+            en "the configuration cannot be used (errors: {errors}, warnings: {warnings})"
+            vi "cấu hình không dùng được (lỗi: {errors}, cảnh báo: {warnings})";
         Unchanged en "nothing has changed" vi "không có gì thay đổi";
         Changed { keys: String } en "taken over: {keys}" vi "đã áp dụng: {keys}";
         Stopped en "stopped" vi "đã dừng";

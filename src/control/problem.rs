@@ -151,6 +151,11 @@ faults! {
     /// Every kind of mistake that a configuration can have.
     pub enum Fault {
         // The file and its notation.
+        NotApplied { reason: String }
+            en "the change was begun but not completed: {reason}"
+                => "look at the log, then reload again or restart the gateway"
+            vi "thay đổi đã bắt đầu nhưng chưa hoàn tất: {reason}"
+                => "xem nhật ký, rồi nạp lại hoặc khởi động lại cổng";
         Unreadable { file: String, reason: String }
             en "cannot read {file}: {reason}"
                 => "check the path and its permissions, or name another file with --config"

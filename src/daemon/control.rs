@@ -180,8 +180,7 @@ impl Control {
                 }
             });
             if done.is_none() {
-                return Err(Problem::of_file(Fault::Unreadable {
-                    file: self.config.display().to_string(),
+                return Err(Problem::of_file(Fault::NotApplied {
                     reason: format!("worker {worker} does not answer"),
                 }));
             }
@@ -190,10 +189,7 @@ impl Control {
             let (before, after) = (wanted(&running.plan), wanted(plan));
             let routed = self.runtime.block_on(self.netlink.apply(self.tun, &after, &before));
             if let Err(e) = routed {
-                return Err(Problem::of_file(Fault::Unreadable {
-                    file: self.config.display().to_string(),
-                    reason: e.to_string(),
-                }));
+                return Err(Problem::of_file(Fault::NotApplied { reason: e.to_string() }));
             }
             running.pool = pool;
         }

@@ -66,6 +66,12 @@ pub fn flush(plan: &Plan) -> Result<(), StartError> {
 
 async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
     let start = Clock::now();
+    // First of all: a second gateway must not get as far as the TUN of the first.
+    let admin = admin::bind(&plan.admin_socket).map_err(|e| StartError::Admin {
+        path: e.path.display().to_string(),
+        reason: e.fault.what(Lang::En),
+        remedy: e.fault.remedy(Lang::En),
+    })?;
     let key = key::read_or_make(&plan.nat64.key_file)?;
     let cpus = thread::available_parallelism().map_or(1, usize::from);
     let workers = plan.workers(cpus);
@@ -79,11 +85,6 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
     if settings.icmp6_source.is_none() {
         settings.icmp6_source = netlink.global_address6().await.map_err(network)?;
     }
-    let admin = admin::bind(&plan.admin_socket).map_err(|e| StartError::Admin {
-        path: e.path.display().to_string(),
-        reason: e.fault.what(Lang::En),
-        remedy: e.fault.remedy(Lang::En),
-    })?;
     let dns = match &plan.dns64 {
         Some(plan) => Some(dns::Prepared::bind(plan)?),
         None => None,
@@ -112,10 +113,11 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
         netlink,
         stop: stop.clone(),
     });
-    let mut end_of_admin = stop.subscribe();
+    // The socket is the last to go: when it is gone, everything else is.
+    let (end_admin, mut admin_ended) = watch::channel(false);
     let serving = tokio::spawn(admin::serve(admin, control.clone(), async move {
         // Fails only when the sender is gone, and that is an end too.
-        let _ = end_of_admin.wait_for(|s| *s != Stop::No).await;
+        let _ = admin_ended.wait_for(|ended| *ended).await;
     }));
     handle_signals(&control)?;
     tracing::info!(
@@ -158,7 +160,8 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
             queue.set_persistent(false).map_err(|e| StartError::Tun { reason: e.to_string() })?;
         }
     }
-    // The admin socket ends by itself; its clients get a moment for their last answer.
+    end_admin.send_replace(true);
+    // Its clients get a moment for their last answer.
     let _ = tokio::time::timeout(Duration::from_secs(1), serving).await;
     let mut totals = Totals::default();
     for contact in &control.contacts {

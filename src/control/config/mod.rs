@@ -170,7 +170,7 @@ section! {
         workers: u64 = "workers", Otherwise("one per CPU, at most 64"), Restart, "Threads that translate, 1 to 64.";
         sessions: u64 = "sessions", Default("262144"), Restart, "Sessions of all workers together; memory for them is taken at start. RFC 8512: limit-per-instance.";
         subscribers: u64 = "subscribers", Default("16384"), Restart, "Subscribers of all workers together. RFC 8512: limit-subscribers.";
-        icmp6_source: Ipv6Addr = "icmp6-source", Otherwise("the address the packet was sent to"), Restart, "Source of the ICMPv6 errors that the translator originates.";
+        icmp6_source: Ipv6Addr = "icmp6-source", Otherwise("a global IPv6 address of this machine"), Restart, "Source of the ICMPv6 errors that the translator originates. Without any global address: the address the packet was sent to.";
         icmp_errors_per_second: u64 = "icmp-errors-per-second", Default("1000"), Restart, "ICMP errors that one worker originates per second at most.";
         mtu6: u64 = "mtu6", Otherwise("the MTU of the interface towards the IPv6 network"), Restart, "MTU of the next hop on the IPv6 side, at least 1280.";
         mtu4: u64 = "mtu4", Otherwise("the MTU of the interface towards the IPv4 network"), Restart, "MTU of the next hop on the IPv4 side, at least 68.";
