@@ -131,9 +131,10 @@ pub fn parse(bytes: &[u8]) -> Result<View4, DropReason> {
         let offset = (flags_offset & 0x1fff) << 3;
         (Payload::Fragment, Some(Fragment { offset, more, id: id.into() }))
     };
+    let (src, dst) = addresses(h);
     Ok(View4 {
-        src: Ipv4Addr::new(h[12], h[13], h[14], h[15]),
-        dst: Ipv4Addr::new(h[16], h[17], h[18], h[19]),
+        src,
+        dst,
         tos: h[1],
         ttl: h[8],
         id,
@@ -145,6 +146,12 @@ pub fn parse(bytes: &[u8]) -> Result<View4, DropReason> {
         fragment,
         source_route: header_len > HEADER && pending_source_route(&bytes[HEADER..header_len])?,
     })
+}
+
+/// Source and destination of a header.
+#[inline]
+pub(crate) const fn addresses(h: &[u8; HEADER]) -> (Ipv4Addr, Ipv4Addr) {
+    (Ipv4Addr::new(h[12], h[13], h[14], h[15]), Ipv4Addr::new(h[16], h[17], h[18], h[19]))
 }
 
 /// Whether a source route option (RFC 791 §3.1) still has addresses to visit: pointer not beyond its length.

@@ -1,7 +1,7 @@
-//! Cutting a translated IPv6 packet into fragments (RFC 7915 §4.1, RFC 8200 §4.5).
+//! Cutting a translated packet into fragments (RFC 7915 §4.1 and §5.1.1, RFC 8200 §4.5, RFC 791 §3.2).
 
 use super::v4_to_v6::Cut;
-use crate::wire::checksum::pseudo6;
+use crate::wire::checksum::{Sum, pseudo4, pseudo6};
 use crate::wire::fragment::{self, Fragment};
 use crate::wire::ipv4;
 use crate::wire::ipv6;
@@ -22,7 +22,7 @@ pub fn cut(
     let [datagram, piece] = scratch;
     let Some(gso) = packet.offload.gso else {
         finish_checksum(packet);
-        fragment(packet.bytes(), cut.mtu, u32::from(cut.id), piece, &mut emit);
+        fragment(packet.bytes(), cut.mtu, cut.id, piece, &mut emit);
         return;
     };
     let Some((headers, payload)) = packet.bytes().split_at_checked(ipv6::HEADER + UDP_HEADER) else { return };
@@ -38,31 +38,64 @@ pub fn cut(
         if datagram.len() <= usize::from(cut.mtu) {
             emit(datagram);
         } else {
-            fragment(datagram.bytes(), cut.mtu, u32::from(cut.id.wrapping_add(i as u16)), piece, &mut emit);
+            fragment(datagram.bytes(), cut.mtu, cut.id.wrapping_add(i as u32), piece, &mut emit);
         }
     }
 }
 
-/// Computes a checksum that was left to offloading. The packet is plain IPv6 with TCP or UDP behind 40 bytes.
+/// Cuts `packet`, an IPv4 packet without options that this translator has just made and that is no super-packet, and
+/// hands each piece to `emit`, first piece first.
+pub fn cut4(packet: &mut PacketBuf, mtu: u16, piece: &mut PacketBuf, mut emit: impl FnMut(&mut PacketBuf)) {
+    finish_checksum(packet);
+    let bytes = packet.bytes();
+    let Some((front, payload)) = bytes.split_first_chunk::<{ ipv4::HEADER }>() else { return };
+    let room = (usize::from(mtu).saturating_sub(ipv4::HEADER) & !7).max(8);
+    for (i, chunk) in payload.chunks(room).enumerate() {
+        let at = i * room;
+        let more = at + chunk.len() < payload.len();
+        let mut header = *front;
+        header[2..4].copy_from_slice(&((ipv4::HEADER + chunk.len()) as u16).to_be_bytes());
+        header[6..8].copy_from_slice(&((at / 8) as u16 | if more { 0x2000 } else { 0 }).to_be_bytes());
+        header[10..12].fill(0);
+        let sum = Sum::ZERO.bytes(&header).checksum();
+        header[10..12].copy_from_slice(&sum.to_be_bytes());
+        piece.fill(&header);
+        piece.append(chunk);
+        emit(piece);
+    }
+}
+
+/// Computes a checksum that was left to offloading. The packet is IPv6 without extension headers or IPv4 without
+/// options, with TCP or UDP.
 pub fn finish_checksum(packet: &mut PacketBuf) {
     let Checksum::Partial { field, .. } = packet.offload.checksum else { return };
     packet.offload.checksum = Checksum::Complete;
-    let Some(header) = packet.bytes().first_chunk::<{ ipv6::HEADER }>() else { return };
-    let (src, dst) = ipv6::addresses(header);
-    let protocol = header[6];
+    let bytes = packet.bytes_mut();
+    let (header_len, protocol, pseudo) = match bytes.first() {
+        Some(first) if first >> 4 == 6 => {
+            let Some(header) = bytes.first_chunk::<{ ipv6::HEADER }>() else { return };
+            let (src, dst) = ipv6::addresses(header);
+            let len = (bytes.len() - ipv6::HEADER) as u32;
+            (ipv6::HEADER, header[6], pseudo6(src, dst, header[6], len))
+        }
+        _ => {
+            let Some(header) = bytes.first_chunk::<{ ipv4::HEADER }>() else { return };
+            let (src, dst) = ipv4::addresses(header);
+            let len = (bytes.len() - ipv4::HEADER) as u32;
+            (ipv4::HEADER, header[9], pseudo4(src, dst, header[9], len))
+        }
+    };
     let field = usize::from(field);
-    let Some(transport) = packet.bytes_mut().get_mut(ipv6::HEADER..) else { return };
-    let len = transport.len() as u32;
-    if let Some(sum) = transport.get_mut(field..field + 2) {
-        sum.fill(0);
+    let Some(transport) = bytes.get_mut(header_len..) else { return };
+    if transport.len() < field + 2 {
+        return;
     }
-    let sum = match pseudo6(src, dst, protocol, len).bytes(transport).checksum() {
+    transport[field..field + 2].fill(0);
+    let sum = match pseudo.bytes(transport).checksum() {
         0 if protocol == l4::UDP => 0xffff_u16,
         sum => sum,
     };
-    if let Some(slot) = transport.get_mut(field..field + 2) {
-        slot.copy_from_slice(&sum.to_be_bytes());
-    }
+    transport[field..field + 2].copy_from_slice(&sum.to_be_bytes());
 }
 
 fn fragment(packet: &[u8], mtu: u16, id: u32, piece: &mut PacketBuf, emit: &mut impl FnMut(&mut PacketBuf)) {
