@@ -47,7 +47,7 @@ pub(super) fn run(context: &Context, _: &ArgMatches) -> Outcome {
 /// Messages go to standard error, where the service manager reads them. Libraries only warn: hickory would write a
 /// line for each question.
 fn begin_log(level: Level) {
-    let filter = EnvFilter::new(format!("warn,sampan={}", level.name()));
+    let filter = EnvFilter::new(format!("warn,hickory_net=error,sampan={}", level.name()));
     let log = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
     // There is one already only when a test runs two gateways in one process.
     let _ = log.with_env_filter(filter).try_init();

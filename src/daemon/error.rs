@@ -30,9 +30,11 @@ faults! {
                 => "it holds 32 hexadecimal digits and belongs to root; set nat64.key-file, or remove the file to get a new key"
             vi "không dùng được tệp khóa {file}: {reason}"
                 => "tệp gồm 32 chữ số thập lục phân và thuộc về root; đặt nat64.key-file, hoặc xóa tệp để có khóa mới";
-        Admin { path: String, reason: String, remedy: String }
-            en "no admin socket at {path}: {reason}" => "{remedy}"
-            vi "không có socket quản trị tại {path}: {reason}" => "{remedy}";
+        Admin { path: String, reason: String }
+            en "no admin socket at {path}: {reason}"
+                => "stop the sampan that runs there (`sampan stop`), or give this one its own admin.socket and tun.name"
+            vi "không có socket quản trị tại {path}: {reason}"
+                => "dừng sampan đang chạy ở đó (`sampan stop`), hoặc đặt admin.socket và tun.name riêng cho bản này";
         Dns { reason: String }
             en "no DNS64: {reason}"
                 => "change dns64.listen, or stop what listens there (ss -lnptu sport = :53)"

@@ -70,7 +70,6 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
     let admin = admin::bind(&plan.admin_socket).map_err(|e| StartError::Admin {
         path: e.path.display().to_string(),
         reason: e.fault.what(Lang::En),
-        remedy: e.fault.remedy(Lang::En),
     })?;
     let key = key::read_or_make(&plan.nat64.key_file)?;
     let cpus = thread::available_parallelism().map_or(1, usize::from);

@@ -12,7 +12,7 @@ use super::wire::{self, Wire};
 
 /// The reply to a question that DNS64 does not touch (RFC 6147 §5.3.3).
 pub(super) fn reply(settings: &Settings, query: &Query, answer: &Answer) -> Reply {
-    match readable(answer, &query.name, query.record_type) {
+    match readable(answer, query, &query.name, query.record_type) {
         Some(wire) => reply::from_wire(query, head_of(settings, query, &wire), &wire, Outcome::Forwarded),
         None => unreachable(query),
     }
@@ -20,11 +20,16 @@ pub(super) fn reply(settings: &Settings, query: &Query, answer: &Answer) -> Repl
 
 /// The upstream's message, if there is one that holds together and is about what was asked (RFC 5452 §9.1). An
 /// extended RCODE is about our own hop to the upstream (BADVERS, BADCOOKIE), so it is no answer.
-pub(super) fn readable<'a>(answer: &'a Answer, name: &Name, rtype: RecordType) -> Option<Wire<'a>> {
+pub(super) fn readable<'a>(
+    answer: &'a Answer,
+    query: &Query,
+    name: &Name,
+    rtype: RecordType,
+) -> Option<Wire<'a>> {
     let Answer::Reply(bytes) = answer else { return None };
     let wire = Wire::read(bytes)?;
     let about = Name::read(&mut BinDecoder::new(wire.name())).ok()?;
-    let asked = about == *name && wire.type_and_class()?.0 == u16::from(rtype);
+    let asked = about == *name && wire.type_and_class()? == (rtype.into(), query.class.into());
     (asked && wire.header.flags & wire::QR != 0 && wire.rcode() < 16).then_some(wire)
 }
 

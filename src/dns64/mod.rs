@@ -1,5 +1,5 @@
 //! Layer 3: RFC 6147 as a pure function of the question, the AAAA answer, the A answer and the settings. Read
-//! RFC 6147 §5 first; [`synth`](self) holds its decision table.
+//! RFC 6147 §5 first; `synth` holds its decision table, `docs/dns64.md` shows it.
 //!
 //! A step machine without clock or socket. [`begin`] takes the bytes of a query and either has the reply at once or
 //! says what to [`Ask`] upstream; [`finish`] makes the reply from what came back. `io::dns_net` drives it.

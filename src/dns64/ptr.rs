@@ -48,7 +48,7 @@ pub(super) fn reply(
     answer: &Answer,
 ) -> Reply {
     let target = target(v4);
-    let parsed = readable(answer, &target, RecordType::PTR)
+    let parsed = readable(answer, query, &target, RecordType::PTR)
         .and_then(|wire| Message::from_vec(wire.bytes).ok().map(|message| (wire, message)));
     let Some((wire, mut message)) = parsed else { return unreachable(query) };
     let head = Head { authentic: false, ..head_of(settings, query, &wire) };

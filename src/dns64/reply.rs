@@ -2,6 +2,7 @@
 //! size limit.
 
 use hickory_proto::op::{self, Message};
+use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
 
 use super::outcome::Outcome;
 use super::query::{Query, UDP_PAYLOAD};
@@ -105,13 +106,23 @@ pub(super) fn from_message(query: &Query, mut head: Head, mut message: Message, 
     message.queries = vec![question];
     message.edns = None;
     message.signature = None;
-    // An encoder that runs out of 65,535 bytes sets TC and ends behind a whole record.
-    let encoded = message.to_vec().unwrap_or_default();
+    let encoded = encode(&message, usize::from(u16::MAX) - opt(query, &head).len());
     let Some(body) = Wire::read(&encoded).filter(|body| same_name(query, body)) else {
         return empty(query, &Head::rcode(SERVFAIL), Outcome::ServFail);
     };
     head.truncated |= body.header.flags & wire::TC != 0;
     Reply { bytes: seal(query, &head, Some(&body)), outcome }
+}
+
+/// At most `room` bytes; an encoder that runs out of them sets TC and ends behind a whole record.
+fn encode(message: &Message, room: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(512);
+    let mut encoder = BinEncoder::new(&mut bytes);
+    encoder.set_max_size(u16::try_from(room).unwrap_or(u16::MAX));
+    if message.emit(&mut encoder).is_err() {
+        bytes.clear();
+    }
+    bytes
 }
 
 /// A reply with the records of an upstream message, byte for byte, without its OPT.

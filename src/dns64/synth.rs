@@ -40,7 +40,7 @@ pub(super) struct Absent {
 pub(super) fn settle(settings: &Settings, query: &Query, aaaa: &Answer) -> Settled {
     // No answer in time counts as SERVFAIL, which counts as empty (RFC 6147 §5.1.3, §5.1.2).
     let absent = Settled::Absent(Absent { ttl: TTL_WITHOUT_SOA, nodata: None });
-    let Some(wire) = readable(aaaa, &query.name, RecordType::AAAA) else { return absent };
+    let Some(wire) = readable(aaaa, query, &query.name, RecordType::AAAA) else { return absent };
     let Ok(mut message) = Message::from_vec(wire.bytes) else { return absent };
     let head = head_of(settings, query, &wire);
     match wire.rcode() {
@@ -78,7 +78,8 @@ pub(super) fn settle(settings: &Settings, query: &Query, aaaa: &Answer) -> Settl
 
 /// Whether synthesis from this A answer would give at least one record.
 pub(super) fn is_usable(settings: &Settings, query: &Query, a: &Answer) -> bool {
-    let Some(wire) = readable(a, &query.name, RecordType::A).filter(|wire| wire.rcode() == NOERROR) else {
+    let Some(wire) = readable(a, query, &query.name, RecordType::A).filter(|wire| wire.rcode() == NOERROR)
+    else {
         return false;
     };
     let Ok(message) = Message::from_vec(wire.bytes) else { return false };
@@ -93,7 +94,7 @@ pub(super) fn is_usable(settings: &Settings, query: &Query, a: &Answer) -> bool 
 impl Absent {
     /// Answers from the A answer.
     pub(super) fn answer(self, settings: &Settings, query: &Query, a: &Answer) -> Reply {
-        let parsed = readable(a, &query.name, RecordType::A)
+        let parsed = readable(a, query, &query.name, RecordType::A)
             .and_then(|wire| Message::from_vec(wire.bytes).ok().map(|message| (wire, message)));
         let Some((wire, message)) = parsed else { return unreachable(query) };
         let head = head_of(settings, query, &wire);

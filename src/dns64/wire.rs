@@ -205,7 +205,8 @@ fn skip_name(bytes: &[u8], mut pos: usize) -> Option<usize> {
         match *bytes.get(pos)? {
             0 => return Some(pos + 1),
             len @ 1..=63 => pos += 1 + usize::from(len),
-            0xc0.. => return Some(pos + 2),
+            // Into the header, which we rewrite, nothing may point.
+            0xc0.. => return (usize::from(be16(bytes, pos)? & 0x3fff) >= HEADER).then_some(pos + 2),
             64..=0xbf => return None,
         }
     }

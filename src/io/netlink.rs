@@ -228,6 +228,8 @@ fn leads_to(route: &RouteMessage, index: u32) -> bool {
 
 fn is_wanted(route: &RouteMessage, wanted: &Wanted) -> bool {
     let len = route.header.destination_prefix_length;
+    // The kernel's list of attributes is open.
+    #[allow(clippy::wildcard_enum_match_arm)]
     route.attributes.iter().any(|a| match a {
         RouteAttribute::Destination(RouteAddress::Inet6(addr)) => {
             // The kernel's own ff00::/8 is none of ours to remove.

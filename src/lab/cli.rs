@@ -9,9 +9,9 @@ use super::blast::{self, BlastCommand};
 use super::demo::{self, Manner};
 use super::options::{Options, Translator};
 use super::state::{self, State};
-use super::text::Lang;
 use super::tool::Tool;
 use super::{Host, Lab, LabError, remove_by_id};
+use crate::text::Lang;
 
 /// The id of a laboratory that nobody named.
 const DEFAULT_ID: &str = "lab";
@@ -35,8 +35,8 @@ pub enum LabCommand {
     #[command(after_help = "Example:\n  sampan lab demo --lang vi")]
     Demo {
         /// Language; the environment's if not given
-        #[arg(long, value_enum)]
-        lang: Option<Lang>,
+        #[arg(long, value_parser = ["en", "vi"])]
+        lang: Option<String>,
         /// One JSON object instead of text
         #[arg(long)]
         json: bool,
@@ -134,10 +134,12 @@ fn up(which: Which, shape: Shape) -> Result<(), LabError> {
     lab.stay()
 }
 
-fn demo(lang: Option<Lang>, json: bool, shape: Shape) -> Result<(), LabError> {
+fn demo(lang: Option<String>, json: bool, shape: Shape) -> Result<(), LabError> {
     // Its own name, so that it can run beside a laboratory that is up.
     let id = format!("demo{}", std::process::id());
-    let manner = Manner { lang: lang.unwrap_or_else(Lang::from_environment), json };
+    let named = lang.as_deref().and_then(Lang::from_name);
+    let lang = named.unwrap_or_else(|| Lang::from_env(|name| std::env::var(name).ok()));
+    let manner = Manner { lang, json };
     if demo::run(shape.options(id)?, manner)? {
         Ok(())
     } else {

@@ -8,9 +8,11 @@ use super::gateway::GATEWAY;
 use super::options::{Options, Translator};
 use super::plan::{Plan, SERVER};
 use super::services::PAGE_MARK;
-use super::text::{Lang, Text, fill};
+use super::text::Say;
 use super::tool::tail;
 use super::{Lab, LabError, interrupt};
+use crate::addr::Prefix4;
+use crate::text::Lang;
 use crate::xlat::pref64::Pref64;
 
 /// How the demonstration speaks.
@@ -26,8 +28,8 @@ pub struct Manner {
 struct Shown {
     /// Tool output worth reading.
     output: String,
-    /// The finding in one line.
-    finding: String,
+    /// The finding.
+    finding: Say,
     /// Figures for machines.
     figures: Value,
 }
@@ -35,99 +37,103 @@ struct Shown {
 /// One step: its short name, its title and what it does.
 struct Step {
     name: &'static str,
-    title: &'static str,
-    command: String,
-    act: fn(&Lab, &Text) -> Result<Shown, LabError>,
+    title: Say,
+    command: &'static str,
+    act: fn(&Lab, Lang) -> Result<Shown, LabError>,
 }
 
 /// Runs the demonstration. `Ok(true)` if every step worked; nothing is left behind in any case.
 pub fn run(options: Options, manner: Manner) -> Result<bool, LabError> {
-    let text = manner.lang.text();
-    let say = |line: &str| {
+    let print = |line: &str| {
         if !manner.json {
             println!("{line}");
         }
     };
+    let say = |what: Say| print(&what.say(manner.lang));
     let began = Instant::now();
-    say(text.title);
-    say(text.intro);
-    say("");
-    say(text.building);
+    for heading in [Say::Title, Say::Intro, Say::Picture] {
+        say(heading);
+    }
+    print("");
+    say(Say::Building);
     let lab = Lab::up(options)?;
-    say(&fill(text.built, &[&seconds(began.elapsed())]));
+    say(Say::Built { seconds: seconds(began.elapsed()) });
 
-    let steps = steps(&lab, text);
+    let steps = steps(&lab);
     let mut reports = Vec::new();
     let mut failed = Vec::new();
     for (index, step) in steps.iter().enumerate() {
         interrupt::check()?;
-        say(&format!("\n[{}/{}] {}", index + 1, steps.len(), step.title));
-        say(&format!("  $ {}", step.command));
+        print(&format!("\n[{}/{}] {}", index + 1, steps.len(), step.title.say(manner.lang)));
+        print(&format!("  $ {}", step.command));
         let started = Instant::now();
-        let result = (step.act)(&lab, text);
+        let result = (step.act)(&lab, manner.lang);
         let took = started.elapsed();
-        match &result {
+        let finding = match &result {
             Ok(shown) => {
-                shown.output.lines().for_each(|line| say(&format!("  {line}")));
-                say(&format!("  => {}", shown.finding));
+                shown.output.lines().for_each(|line| print(&format!("  {line}")));
+                shown.finding.say(manner.lang)
             }
             Err(LabError::Interrupted) => return Err(LabError::Interrupted),
             Err(why) => {
                 failed.push(step.name);
-                say(&format!("  => {}", fill(text.failed, &[&why.to_string()])));
+                Say::Failed { why: why.to_string() }.say(manner.lang)
             }
-        }
+        };
+        print(&format!("  => {finding}"));
         reports.push(report(step, result, took));
     }
 
     let all_ok = failed.is_empty();
     if !all_ok {
         let log = std::fs::read_to_string(lab.dir().join(format!("{GATEWAY}.log"))).unwrap_or_default();
-        say(&format!("\n{}", fill(text.last_words, &[&tail(&log)])));
-        say(text.look);
+        print("");
+        say(Say::LastWords { words: tail(&log) });
+        say(Say::Look);
     }
-    say(&format!("\n{}", text.removing));
+    print("");
+    say(Say::Removing);
     let (id, translator) = (lab.options().id.clone(), lab.options().translator);
     lab.down()?;
 
+    let took = began.elapsed();
     if manner.json {
         let summary = json!({
             "ok": all_ok,
             "id": id,
             "translator": translator,
-            "seconds": began.elapsed().as_secs_f64(),
+            "seconds": took.as_secs_f64(),
             "steps": reports,
         });
         println!("{summary:#}");
     } else if all_ok {
-        say(&fill(text.all_ok, &[&steps.len().to_string(), &seconds(began.elapsed())]));
-        say(text.next);
+        say(Say::AllOk { steps: steps.len(), seconds: seconds(took) });
+        say(Say::Next);
     } else {
-        let (bad, all) = (failed.len().to_string(), steps.len().to_string());
-        say(&fill(text.some_failed, &[&bad, &all, &failed.join(", ")]));
+        say(Say::SomeFailed { failed: failed.len(), steps: steps.len(), names: failed.join(", ") });
     }
     Ok(all_ok)
 }
 
-fn steps(lab: &Lab, text: &'static Text) -> Vec<Step> {
-    let step = |name, title, command: &str, act| Step { name, title, command: command.to_owned(), act };
+fn steps(lab: &Lab) -> Vec<Step> {
+    let step = |name, title, command, act| Step { name, title, command, act };
     let mut steps = vec![
-        step("address", text.address, "ip -brief address; ip -4 route", address),
-        step("dns64", text.dns64, "dig AAAA portal.tinh.example", dns64),
-        step("page", text.page, "curl http://portal.tinh.example/", page),
-        step("ping", text.ping, "ping -c 3 portal.tinh.example", ping),
-        step("route", text.route, "traceroute -6 -n -U portal.tinh.example (and -I)", route),
-        step("bulk", text.bulk, "iperf3 -c speed.tinh.example -n 100M", bulk),
+        step("address", Say::Address, "ip -brief address; ip -4 route", address),
+        step("dns64", Say::Dns64, "dig AAAA portal.tinh.example", dns64),
+        step("page", Say::Page, "curl http://portal.tinh.example/", page),
+        step("ping", Say::Ping, "ping -c 3 portal.tinh.example", ping),
+        step("route", Say::Route, "traceroute -6 -n -U portal.tinh.example; the same with -I", route),
+        step("bulk", Say::Bulk, "iperf3 -c speed.tinh.example -n 100M", bulk),
     ];
     // Other translators, for comparison, have no table that could be asked.
     if lab.options().translator == Translator::Sampan {
-        steps.push(step("sessions", text.sessions, "sampan sessions", sessions));
-        steps.push(step("counters", text.counters, "sampan status; sampan drops", counters));
+        steps.push(step("sessions", Say::Sessions, "sampan sessions", sessions));
+        steps.push(step("counters", Say::Counters, "sampan status; sampan drops", counters));
     }
     steps
 }
 
-fn address(lab: &Lab, text: &Text) -> Result<Shown, LabError> {
+fn address(lab: &Lab, _: Lang) -> Result<Shown, LabError> {
     let client = lab.host("client1")?;
     let output = client.run(&["ip", "-brief", "address"])?.check()?;
     let v4 = client.run(&["ip", "-4", "-oneline", "address"])?.check()?;
@@ -135,10 +141,10 @@ fn address(lab: &Lab, text: &Text) -> Result<Shown, LabError> {
     if !v4.trim().is_empty() || !routes.trim().is_empty() {
         return Err(LabError::Step(format!("the client has IPv4: {}", tail(&format!("{v4}\n{routes}")))));
     }
-    Ok(Shown { output, finding: text.address_ok.into(), figures: Value::Null })
+    Ok(Shown { output, finding: Say::AddressOk, figures: Value::Null })
 }
 
-fn dns64(lab: &Lab, text: &Text) -> Result<Shown, LabError> {
+fn dns64(lab: &Lab, _: Lang) -> Result<Shown, LabError> {
     let output = lab
         .host("client1")?
         .run(&["dig", "+noall", "+answer", "+comments", "AAAA", "portal.tinh.example"])?
@@ -157,23 +163,27 @@ fn dns64(lab: &Lab, text: &Text) -> Result<Shown, LabError> {
             .filter(|l| !l.is_empty() && !l.starts_with(';'))
             .collect::<Vec<_>>()
             .join("\n"),
-        finding: fill(text.dns64_ok, &[&expected.to_string(), &SERVER.to_string()]),
+        finding: Say::Dns64Ok { v6: expected, v4: SERVER },
         figures: json!({ "answer": expected }),
     })
 }
 
-fn page(lab: &Lab, text: &Text) -> Result<Shown, LabError> {
+fn page(lab: &Lab, _: Lang) -> Result<Shown, LabError> {
     let client = lab.host("client1")?;
     let output = client.run(&["curl", "-sS", "-m", "10", "http://portal.tinh.example/"])?.check()?;
     if !output.contains(PAGE_MARK) {
         return Err(LabError::Step(format!("this is not the portal's page: {}", tail(&output))));
     }
     let seen = client.run(&["curl", "-sS", "-m", "10", "http://portal.tinh.example/whoami"])?.check()?;
-    let seen = seen.trim();
-    Ok(Shown { output, finding: fill(text.page_ok, &[seen]), figures: json!({ "seen_by_server": seen }) })
+    let pool: Option<Prefix4> = lab.plan().pool4.parse().ok();
+    let address = seen.trim().parse().ok().filter(|address| pool.is_some_and(|pool| pool.contains(*address)));
+    let Some(address) = address else {
+        return Err(LabError::Step(format!("the server saw {}, not an address of the pool", tail(&seen))));
+    };
+    Ok(Shown { output, finding: Say::PageOk { address }, figures: json!({ "seen_by_server": address }) })
 }
 
-fn ping(lab: &Lab, text: &Text) -> Result<Shown, LabError> {
+fn ping(lab: &Lab, _: Lang) -> Result<Shown, LabError> {
     const COUNT: usize = 3;
     let output = lab
         .host("client1")?
@@ -183,11 +193,11 @@ fn ping(lab: &Lab, text: &Text) -> Result<Shown, LabError> {
     if replies != COUNT {
         return Err(LabError::Step(format!("{replies} of {COUNT} replies: {}", tail(&output))));
     }
-    let finding = fill(text.ping_ok, &[&replies.to_string(), &COUNT.to_string()]);
+    let finding = Say::PingOk { replies, count: COUNT };
     Ok(Shown { output: output.trim_end().into(), finding, figures: json!({ "replies": replies }) })
 }
 
-fn route(lab: &Lab, text: &Text) -> Result<Shown, LabError> {
+fn route(lab: &Lab, _: Lang) -> Result<Shown, LabError> {
     let client = lab.host("client1")?;
     let ask = |how| client.run(&["traceroute", "-6", "-n", how, "-w", "2", "portal.tinh.example"])?.check();
     let (udp, icmp) = (ask("-U")?, ask("-I")?);
@@ -205,15 +215,15 @@ fn route(lab: &Lab, text: &Text) -> Result<Shown, LabError> {
             }
         }
     }
-    let count = hops_in(&udp).len().to_string();
+    let seen = hops_in(&udp);
     Ok(Shown {
         output: format!("{}\n{}", udp.trim_end(), icmp.trim_end()),
-        finding: fill(text.route_ok, &[&count]),
-        figures: json!({ "hops": hops_in(&udp) }),
+        finding: Say::RouteOk { hops: seen.len() },
+        figures: json!({ "hops": seen }),
     })
 }
 
-fn bulk(lab: &Lab, text: &Text) -> Result<Shown, LabError> {
+fn bulk(lab: &Lab, _: Lang) -> Result<Shown, LabError> {
     let output = lab
         .host("client1")?
         .run(&["iperf3", "-6", "-f", "m", "-n", "100M", "-c", "speed.tinh.example"])?
@@ -228,26 +238,26 @@ fn bulk(lab: &Lab, text: &Text) -> Result<Shown, LabError> {
     let lines: Vec<_> = output.lines().filter(|l| l.ends_with("sender") || l.ends_with("receiver")).collect();
     Ok(Shown {
         output: lines.join("\n"),
-        finding: fill(text.bulk_ok, &[&format!("{rate:.0}")]),
+        finding: Say::BulkOk { rate: format!("{rate:.0}") },
         figures: json!({ "megabits_per_second": rate }),
     })
 }
 
-fn sessions(lab: &Lab, text: &Text) -> Result<Shown, LabError> {
-    let output = lab.sampan(&["sessions"])?.check()?;
+fn sessions(lab: &Lab, lang: Lang) -> Result<Shown, LabError> {
+    let output = lab.sampan(&["sessions", "--lang", lang.name()])?.check()?;
     let client = Plan::client6(1).to_string();
     if !output.contains(&client) {
         return Err(LabError::Step(format!("no session of {client} in the table: {}", tail(&output))));
     }
-    Ok(Shown { output: output.trim_end().into(), finding: text.sessions_ok.into(), figures: Value::Null })
+    Ok(Shown { output: output.trim_end().into(), finding: Say::SessionsOk, figures: Value::Null })
 }
 
-fn counters(lab: &Lab, text: &Text) -> Result<Shown, LabError> {
-    let status = lab.sampan(&["status"])?.check()?;
-    let drops = lab.sampan(&["drops"])?.check()?;
+fn counters(lab: &Lab, lang: Lang) -> Result<Shown, LabError> {
+    let status = lab.sampan(&["status", "--lang", lang.name()])?.check()?;
+    let drops = lab.sampan(&["drops", "--lang", lang.name()])?.check()?;
     Ok(Shown {
         output: format!("{}\n{}", status.trim_end(), drops.trim_end()),
-        finding: text.counters_ok.into(),
+        finding: Say::CountersOk,
         figures: Value::Null,
     })
 }
@@ -290,9 +300,11 @@ fn report(step: &Step, result: Result<Shown, LabError>, took: Duration) -> Value
         "seconds": took.as_secs_f64(),
     });
     let more = match result {
-        Ok(shown) => {
-            [("output", json!(shown.output)), ("finding", json!(shown.finding)), ("figures", shown.figures)]
-        }
+        Ok(shown) => [
+            ("output", json!(shown.output)),
+            ("finding", json!(shown.finding.say(Lang::En))),
+            ("figures", shown.figures),
+        ],
         Err(why) => [("output", Value::Null), ("finding", json!(why.to_string())), ("figures", Value::Null)],
     };
     for (key, value) in more {

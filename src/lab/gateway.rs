@@ -1,6 +1,5 @@
 //! The gateway's software: Sampan, or what it is compared with.
 
-use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -8,7 +7,7 @@ use std::time::Duration;
 use super::error::LabError;
 use super::options::{Options, PoolMode, Translator};
 use super::plan::{DNS_UPSTREAM, GW_INSIDE, GW_OUTSIDE, INSIDE6, Plan, TUN};
-use super::services::{make_dir, not_ready, path, wait_listening, write};
+use super::services::{answers, make_dir, not_ready, path, wait_listening, write};
 use super::tool::{Tool, until};
 use super::{Host, Lab};
 
@@ -94,7 +93,9 @@ pub(super) fn start_again(lab: &mut Lab, gw: &Host) -> Result<(), LabError> {
     let client = lab.host("client1")?.clone();
     let resolver = lab.plan().gateway6;
     let ready = until(Duration::from_secs(15), || {
-        !lab.service_ended(GATEWAY) && UnixStream::connect(&socket).is_ok() && resolves(&client, resolver)
+        !lab.service_ended(GATEWAY)
+            && UnixStream::connect(&socket).is_ok()
+            && answers(&client, resolver.into())
             || lab.service_ended(GATEWAY)
     })?;
     if !ready || lab.service_ended(GATEWAY) {
@@ -143,23 +144,6 @@ fn start_tayga(lab: &mut Lab, gw: &Host) -> Result<(), LabError> {
     let conf = path(&dir, "unbound.conf");
     lab.start_service(gw, "unbound", Tool::new("unbound").args(["-d", "-c", &conf]))?;
     wait_listening(gw, &dir, "unbound", (listen, 53).into())
-}
-
-/// Whether the resolver answers a client's question for `portal.tinh.example AAAA` at all.
-fn resolves(client: &Host, resolver: Ipv6Addr) -> bool {
-    const QUESTION: &[u8] =
-        b"\x4c\x41\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x06portal\x04tinh\x07example\x00\x00\x1c\x00\x01";
-    let to = SocketAddr::from((resolver, 53));
-    let asked = client.netns().run(|| {
-        let socket = UdpSocket::bind("[::]:0").ok()?;
-        socket.set_read_timeout(Some(Duration::from_millis(500))).ok()?;
-        socket.send_to(QUESTION, to).ok()?;
-        let mut reply = [0; 512];
-        let (len, _) = socket.recv_from(&mut reply).ok()?;
-        // Same identifier, a response.
-        (len >= 12 && reply.starts_with(b"\x4c\x41") && reply[2] & 0x80 != 0).then_some(())
-    });
-    matches!(asked, Ok(Some(())))
 }
 
 /// The gateway's devices, inside first.

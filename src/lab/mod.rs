@@ -236,15 +236,19 @@ impl Lab {
         if plan.role == Role::Switch {
             script.push_str("link add br0 type bridge mcast_snooping 0 stp_state 0\n");
         }
-        for cable in self.plan.cables.iter().filter(|cable| cable.near.host == plan.name) {
+        // Every device has an index of its own in the whole laboratory: where both ends of a veth pair have the same
+        // one, the kernel takes up to a second to notice that the link is up, and a bridge waits for that.
+        let cables = self.plan.cables.iter().zip((101u32..).step_by(2));
+        for (cable, index) in cables.filter(|(cable, _)| cable.near.host == plan.name) {
             let peer = self.host(&cable.far.host)?.netns();
             script.push_str(&format!(
-                "link add {near} numtxqueues {queues} numrxqueues {queues} mtu {mtu} type veth \
-                 peer name {far} netns {peer} numtxqueues {queues} numrxqueues {queues} mtu {mtu}\n",
+                "link add {near} index {index} numtxqueues {queues} numrxqueues {queues} mtu {mtu} type veth \
+                 peer name {far} index {peer_index} netns {peer} numtxqueues {queues} numrxqueues {queues} mtu {mtu}\n",
                 near = cable.near.device,
                 far = cable.far.device,
                 mtu = cable.mtu,
                 peer = peer.name(),
+                peer_index = index + 1,
             ));
         }
         ip_batch(host, script)

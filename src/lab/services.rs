@@ -1,7 +1,7 @@
 //! What runs on the server: nginx with a page, NSD with a small zone, iperf3. All of it fictitious and in one place.
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
@@ -35,7 +35,10 @@ pub(super) fn start(lab: &mut Lab) -> Result<(), LabError> {
     }
 
     wait_listening(&server, &dir, "nginx", (SERVER, 80).into())?;
-    wait_listening(&server, &dir, "nsd", (DNS_UPSTREAM, 53).into())?;
+    // NSD opens its ports before it has read its zones; only an answer shows that it is ready.
+    if !until(Duration::from_secs(10), || answers(&server, DNS_UPSTREAM.into()))? {
+        return Err(not_ready("nsd", &dir));
+    }
     for port in IPERF_PORTS {
         wait_listening(&server, &dir, &format!("iperf3-{port}"), (SERVER, port).into())?;
     }
@@ -56,6 +59,26 @@ pub(super) fn wait_listening(
             .unwrap_or(false)
     })?;
     if open { Ok(()) } else { Err(not_ready(service, dir)) }
+}
+
+/// Whether a DNS server answers a host's question for `portal.tinh.example AAAA` at all.
+pub(super) fn answers(host: &Host, server: IpAddr) -> bool {
+    const QUESTION: &[u8] =
+        b"\x4c\x41\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x06portal\x04tinh\x07example\x00\x00\x1c\x00\x01";
+    let to = SocketAddr::new(server, 53);
+    let any: SocketAddr = if server.is_ipv4() { ([0; 4], 0).into() } else { ([0; 16], 0).into() };
+    let asked = host.netns().run(|| {
+        let socket = UdpSocket::bind(any).ok()?;
+        // Connected, so that a port that is not open yet is an error at once.
+        socket.connect(to).ok()?;
+        socket.set_read_timeout(Some(Duration::from_millis(500))).ok()?;
+        socket.send(QUESTION).ok()?;
+        let mut reply = [0; 512];
+        let len = socket.recv(&mut reply).ok()?;
+        // Same identifier, a response.
+        (len >= 12 && reply.starts_with(b"\x4c\x41") && reply[2] & 0x80 != 0).then_some(())
+    });
+    matches!(asked, Ok(Some(())))
 }
 
 /// The error of a service that did not get ready, with its last words.

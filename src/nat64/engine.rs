@@ -445,6 +445,12 @@ impl Engine {
         }
     }
 
+    /// Ends a session that is in the wheel.
+    pub(super) fn end_session(&mut self, slot: u32) {
+        self.wheel.remove(&mut self.sessions, slot);
+        self.remove_session(slot);
+    }
+
     /// Removes a session that is not in the wheel.
     fn remove_session(&mut self, slot: u32) {
         let Some(session) = self.sessions.remove(slot) else { return };
@@ -461,8 +467,7 @@ impl Engine {
     fn end_sessions(&mut self, is_forbidden: impl Fn(&Self, &Session) -> bool) {
         for slot in 0..self.sessions.capacity() {
             if self.sessions.get(slot).is_some_and(|s| is_forbidden(self, s)) {
-                self.wheel.remove(&mut self.sessions, slot);
-                self.remove_session(slot);
+                self.end_session(slot);
             }
         }
     }

@@ -5,6 +5,7 @@ use super::engine::Engine;
 use super::session::{Key4, Key6, Session};
 use super::settings::Protocol;
 use crate::addr::is_non_global;
+use crate::time::Instant;
 use crate::verdict::DropReason;
 use crate::wire::checksum::{Sum, pseudo6};
 use crate::wire::icmp::{self, Icmp, QuotedFlow};
@@ -19,7 +20,12 @@ use crate::xlat::{FlowPair, Refusal};
 
 impl Engine {
     /// Replaces an ICMPv6 error by its ICMPv4 form.
-    pub(super) fn translate_error6(&mut self, view: &View6, packet: &mut PacketBuf) -> Result<(), Refusal> {
+    pub(super) fn translate_error6(
+        &mut self,
+        now: Instant,
+        view: &View6,
+        packet: &mut PacketBuf,
+    ) -> Result<(), Refusal> {
         let (head, message) = head_and_message(view.payload, view.l4, packet)?;
         let pseudo = pseudo6(view.src, view.dst, l4::ICMPV6, message.len() as u32);
         if pseudo.bytes(message).fold() != 0xffff {
@@ -38,7 +44,8 @@ impl Engine {
         let (protocol, peer_port, port6) = flow_of(quote.flow, End::Destination);
         // The quoted packet went to the client: its destination port is the client's.
         let key = Key6 { protocol, src6: quote.dst, port6, pool6, dst4, peer_port };
-        let Some(session) = self.sessions.find6(&key).and_then(|slot| self.sessions.get(slot)) else {
+        let slot = self.sessions.find6(&key).filter(|slot| !self.is_over(now, *slot));
+        let Some(session) = slot.and_then(|slot| self.sessions.get(slot)) else {
             return Err(DropReason::NoSession.into());
         };
         let new_head = head_to_v4(head, quote.had_fragment_header, self.mtus())?;
@@ -58,7 +65,12 @@ impl Engine {
 
     /// Replaces an ICMPv4 error by its ICMPv6 form. Its sender's address is kept, so that traceroute shows
     /// real hops.
-    pub(super) fn translate_error4(&mut self, view: &View4, packet: &mut PacketBuf) -> Result<(), Refusal> {
+    pub(super) fn translate_error4(
+        &mut self,
+        now: Instant,
+        view: &View4,
+        packet: &mut PacketBuf,
+    ) -> Result<(), Refusal> {
         let (head, message) = head_and_message(view.payload, view.l4, packet)?;
         if Sum::ZERO.bytes(message).fold() != 0xffff {
             return Err(DropReason::BadIcmpChecksum.into());
@@ -67,7 +79,8 @@ impl Engine {
         let quote = icmp::quote4(quoted)?;
         let (protocol, port4, peer_port) = flow_of(quote.flow, End::Source);
         let key = Key4 { protocol, src4: quote.src, port4, dst4: quote.dst, peer_port };
-        let Some(session) = self.sessions.find4(&key).and_then(|slot| self.sessions.get(slot)) else {
+        let slot = self.sessions.find4(&key).filter(|slot| !self.is_over(now, *slot));
+        let Some(session) = slot.and_then(|slot| self.sessions.get(slot)) else {
             return Err(DropReason::NoSession.into());
         };
         let Some(prefix) = self.pref64(session.pool6) else { return Err(DropReason::NotPool6.into()) };

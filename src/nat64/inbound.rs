@@ -6,6 +6,7 @@ use super::outbound::sent;
 use super::session::{Key4, Session};
 use super::settings::{Filter, Protocol};
 use super::tcp::{self, Lifetime, Side, State};
+use crate::addr::is_illegal_source4;
 use crate::time::Instant;
 use crate::verdict::{DropReason, Sent};
 use crate::wire::icmp::Icmp;
@@ -45,7 +46,7 @@ impl Engine {
             Payload::Udp(udp) => (Protocol::Udp, udp.dst, udp.src, TcpFlags::default()),
             Payload::Icmp(Icmp::Echo { id, .. }) => (Protocol::Icmp, id, 0, TcpFlags::default()),
             Payload::Icmp(Icmp::Error { .. }) => {
-                self.translate_error4(view, packet)?;
+                self.translate_error4(now, view, packet)?;
                 return Ok(sent(sink.send(packet, Sent::Translated)));
             }
             Payload::Icmp(Icmp::Other { .. }) => return Err(DropReason::IcmpType.into()),
@@ -54,12 +55,9 @@ impl Engine {
             Payload::Other(_) => return Err(DropReason::UnknownProtocol.with(Notice::Protocol)),
         };
         let key = Key4 { protocol, src4: view.dst, port4, dst4: view.src, peer_port };
-        let slot = match self.sessions.find4(&key) {
-            Some(slot) if !self.is_over(now, slot) => {
-                self.refresh4(now, slot, flags);
-                slot
-            }
-            _ => self.new_session4(now, view, &key, flags)?,
+        let (slot, is_new) = match self.sessions.find4(&key) {
+            Some(slot) if !self.is_over(now, slot) => (slot, false),
+            _ => (self.new_session4(now, view, &key, flags)?, true),
         };
         let Some(session) = self.sessions.get(slot) else { return Err(DropReason::NoSession.into()) };
         let Some(prefix) = self.pref64(session.pool6) else { return Err(DropReason::NotPool6.into()) };
@@ -74,7 +72,19 @@ impl Engine {
         };
         // Used or not, it is not used again.
         self.ident6 = self.ident6.wrapping_add(1);
-        let plan = v4_to_v6::plan(view, packet, &rewrite, &context)?;
+        let plan = match v4_to_v6::plan(view, packet, &rewrite, &context) {
+            Ok(plan) => plan,
+            Err(refusal) => {
+                // What does not pass leaves no state behind, and changes none.
+                if is_new {
+                    self.end_session(slot);
+                }
+                return Err(refusal);
+            }
+        };
+        if !is_new {
+            self.refresh4(now, slot, flags);
+        }
         plan.apply(packet);
         let Some(cut) = plan.cut else { return Ok(sent(sink.send(packet, Sent::Translated))) };
         let mut accepted = true;
@@ -124,10 +134,10 @@ impl Engine {
             Protocol::Icmp => (State::Active, Lifetime::Icmp),
         };
         // The client answers to Y' = Pref64 + Z, so Z must be one that it could have called.
-        self.check_peer(key.dst4, binding.pool6).map_err(|reason| match reason {
-            DropReason::IllegalDestination => DropReason::IllegalSource,
-            other => other,
-        })?;
+        if is_illegal_source4(key.dst4) {
+            return Err(DropReason::IllegalSource.into());
+        }
+        self.check_peer(key.dst4, binding.pool6)?;
         let Some(prefix) = self.pref64(binding.pool6) else { return Err(DropReason::NotPool6.into()) };
         let flow = FlowPair {
             src6: binding.src6,

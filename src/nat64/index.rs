@@ -110,7 +110,7 @@ impl Index {
     #[inline]
     fn home(&self, hash: u64) -> usize {
         let homes = (self.buckets.len() - (MAX_PROBES - 1)) as u64;
-        ((hash & 0xffff_ffff) * homes >> 32) as usize
+        (((hash & 0xffff_ffff) * homes) >> 32) as usize
     }
 }
 
@@ -150,9 +150,9 @@ mod tests {
         let mut refused = 0;
         for step in 0..20_000_u32 {
             seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            let key = seed >> 40 & 0x7f;
+            let key = (seed >> 40) & 0x7f;
             // Few distinct homes and tags, so that buckets overflow and tags collide.
-            let hash = (key & 3) << 48 | (key * 0x0123_4567 & 0xffff_ffff);
+            let hash = (key & 3) << 48 | ((key * 0x0123_4567) & 0xffff_ffff);
             match model.remove(&key) {
                 Some(slot) => assert!(index.remove(hash, slot)),
                 None if model.len() < 100 => {
@@ -165,12 +165,12 @@ mod tests {
                 None => {}
             }
             for (key, slot) in &model {
-                let hash = (key & 3) << 48 | (key * 0x0123_4567 & 0xffff_ffff);
+                let hash = (key & 3) << 48 | ((key * 0x0123_4567) & 0xffff_ffff);
                 assert_eq!(index.find(hash, |s| s == *slot), Some(*slot));
             }
         }
         for (key, slot) in model {
-            let hash = (key & 3) << 48 | (key * 0x0123_4567 & 0xffff_ffff);
+            let hash = (key & 3) << 48 | ((key * 0x0123_4567) & 0xffff_ffff);
             assert!(index.remove(hash, slot) && !index.remove(hash, slot));
         }
         assert!(index.buckets.iter().all(|b| b.passed == 0 && b.tags == [0; ENTRIES]));

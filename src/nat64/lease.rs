@@ -248,10 +248,11 @@ mod tests {
         let pool = pool();
         let mut leases = Leases::new(8, 256);
         let mut head = NO_LEASES;
+        let mut ports = Vec::new();
         for i in 0..128 {
             let port = leases.take(&request(i * 2 + 1, Protocol::Udp), &mut head, &pool, &KEY).unwrap();
             assert_eq!(leases.transport(&port).unwrap().1 & 1, 1);
-            std::mem::forget(port);
+            ports.push(port);
         }
     }
 

@@ -54,7 +54,7 @@ impl Engine {
             Payload::Udp(udp) => (Protocol::Udp, udp.src, udp.dst, TcpFlags::default()),
             Payload::Icmp(Icmp::Echo { id, .. }) => (Protocol::Icmp, id, 0, TcpFlags::default()),
             Payload::Icmp(Icmp::Error { .. }) => {
-                self.translate_error6(view, packet)?;
+                self.translate_error6(now, view, packet)?;
                 return Ok(self.send_or_turn(now, packet, sink));
             }
             Payload::Icmp(Icmp::Other { .. }) => return Err(DropReason::IcmpType.into()),
@@ -62,12 +62,9 @@ impl Engine {
             Payload::Other(_) => return Err(DropReason::UnknownProtocol.with(Notice::Protocol)),
         };
         let key = Key6 { protocol, src6: view.src, port6, pool6, dst4, peer_port };
-        let slot = match self.sessions.find6(&key) {
-            Some(slot) if !self.is_over(now, slot) => {
-                self.refresh6(now, slot, flags);
-                slot
-            }
-            _ => self.new_session6(now, view, packet, &key, flags)?,
+        let (slot, is_new) = match self.sessions.find6(&key) {
+            Some(slot) if !self.is_over(now, slot) => (slot, false),
+            _ => (self.new_session6(now, view, packet, &key, flags)?, true),
         };
         let Some(session) = self.sessions.get(slot) else { return Err(DropReason::NoSession.into()) };
         let mut rewrite = session.rewrite4();
@@ -94,7 +91,19 @@ impl Engine {
             mtu4: if turns { u16::MAX } else { self.settings.mtu.v4 },
             id: self.next_ident(segments),
         };
-        let plan = v6_to_v4::plan(view, packet, &rewrite, &context)?;
+        let plan = match v6_to_v4::plan(view, packet, &rewrite, &context) {
+            Ok(plan) => plan,
+            Err(refusal) => {
+                // What does not pass leaves no state behind, and changes none.
+                if is_new {
+                    self.end_session(slot);
+                }
+                return Err(refusal);
+            }
+        };
+        if !is_new {
+            self.refresh6(now, slot, flags);
+        }
         plan.apply(packet);
         if turns {
             return Ok(self.send_or_turn(now, packet, sink));

@@ -45,6 +45,21 @@ fn k19_truncation() {
 }
 
 #[test]
+fn more_records_than_a_message_holds() {
+    let many: Vec<_> =
+        (0..3000u32).map(|i| a("x.example.", 9, &format!("198.41.{}.{}", i >> 8, i & 255))).collect();
+    let second = upstream(RecordType::A, ResponseCode::NoError, &many, &[]);
+    let bytes = query("x.example.", RecordType::AAAA, with_opt);
+    let meta = Meta { transport: Transport::Tcp, ..CLIENT };
+    let Step::Ask(ask) = begin(&settings(), &bytes, &meta) else { panic!() };
+    let reply = finish(&settings(), &ask, &nodata(), &second);
+    assert!(reply.is_truncated() && reply.bytes.len() <= 65_535);
+    let message = Message::from_vec(&reply.bytes).unwrap();
+    assert!(message.edns.is_some());
+    assert!(addresses(&message).len() > 1500, "{}", addresses(&message).len());
+}
+
+#[test]
 fn extras_are_dropped_before_truncating() {
     let padding: Vec<_> = (0..40).map(|i| a(&format!("ns{i}.example."), 9, "198.41.0.4")).collect();
     let second = upstream_for("x.example.", RecordType::A, |message| {

@@ -72,7 +72,9 @@ impl fmt::Display for BindError {
                 "start as root or with CAP_NET_BIND_SERVICE, or use a port above 1023".to_owned()
             }
             io::ErrorKind::AddrNotAvailable => {
-                "no interface has this address: add it, or listen on another one".to_owned()
+                "no interface has this address (a new IPv6 address needs a second or two): add it, or listen \
+                 on another one"
+                    .to_owned()
             }
             _ => "check the address in the listen setting".to_owned(),
         })

@@ -81,19 +81,28 @@ pub fn push(server: SocketAddr, load: &Load) -> io::Result<Account> {
     socket.connect(server)?;
     socket.set_read_timeout(Some(SILENCE))?;
     let run = new_run();
+    // An empty account first: the server is there and the path is open.
+    ask(&socket, run)?;
     send_all(load, run, &socket, |bytes| socket.send(bytes))?;
+    Ok(Account { sent: total(load), ..ask(&socket, run)? })
+}
+
+/// Asks the server, until it answers, what has arrived of a run.
+fn ask(socket: &UdpSocket, run: u32) -> io::Result<Account> {
+    let mut reply = [0; 2048];
     for _ in 0..10 {
-        socket.send(&header(Kind::Ask, run, 0, 0))?;
-        let mut reply = [0; 2048];
-        match socket.recv(&mut reply) {
+        // An ICMP error for the last try shows up here; the next try may find the server ready.
+        let got = socket.send(&header(Kind::Ask, run, 0, 0)).and_then(|_| socket.recv(&mut reply));
+        match got {
             Ok(len) => {
                 if let Some((Kind::Tell, head, body)) = parse(reply.get(..len).unwrap_or_default())
                     && head.run == run
                 {
-                    return Ok(Account { sent: total(load), ..serde_json::from_slice(body)? });
+                    return Ok(serde_json::from_slice(body)?);
                 }
             }
             Err(error) if timed_out(&error) => {}
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => thread::sleep(SILENCE / 4),
             Err(error) => return Err(error),
         }
     }
@@ -106,6 +115,7 @@ pub fn pull(server: SocketAddr, load: &Load) -> io::Result<Account> {
     socket.connect(server)?;
     socket.set_read_timeout(Some(SILENCE))?;
     let run = new_run();
+    ask(&socket, run)?;
     let mut pull = header(Kind::Pull, run, 0, 0).to_vec();
     pull.extend(serde_json::to_vec(load)?);
     socket.send(&pull)?;
@@ -151,7 +161,11 @@ fn serve_on(socket: &UdpSocket) -> io::Result<()> {
             }
             Kind::Pull => {
                 let Ok(load) = serde_json::from_slice::<Load>(body) else { continue };
-                send_all(&load, run, socket, |bytes| socket.send_to(bytes, from))?;
+                let sent = send_all(&load, run, socket, |bytes| socket.send_to(bytes, from));
+                if let Err(error) = sent {
+                    // The client sees what did not arrive; the next one is served all the same.
+                    eprintln!("blast: sending to {from}: {error}");
+                }
             }
             Kind::Tell => {}
         }

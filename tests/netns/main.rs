@@ -1,0 +1,17 @@
+//! The whole box with real software, in network namespaces: nginx, curl, iperf3, dig, ping, traceroute, NSD.
+//!
+//! The network is `sampan::lab`, the same code as `sampan lab demo`. Each test builds a laboratory of its own under a
+//! unique name, so tests can run beside each other. They need root and `/dev/net/tun` and fail without them.
+//!
+//! `SAMPAN_NETNS_TRANSLATOR=tayga` puts Debian's tayga and unbound into the gateway instead of Sampan: it shows
+//! whether a failure is the network's or the gateway's (a few tests ask for what that pair does not do).
+
+// Tests say what went wrong by panicking.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod dns;
+mod lifecycle;
+mod policy;
+mod route;
+mod support;
+mod traffic;
