@@ -558,7 +558,7 @@ mod tests {
                 };
                 header.write(out.first_chunk_mut().unwrap());
                 let fragment = Fragment { offset: from as u16, more: to < datagram.len(), id };
-                fragment.write(l4::UDP, (&mut out[40..]).first_chunk_mut().unwrap());
+                fragment.write(l4::UDP, out[40..].first_chunk_mut().unwrap());
                 out.extend(&datagram[from..to]);
                 out
             })
