@@ -6,6 +6,8 @@
 pub enum Verdict {
     /// It left as its translation, whole or in pieces.
     Translated,
+    /// It waits, and will be settled later.
+    Held,
     /// It was refused for the named reason.
     Dropped(DropReason),
 }
@@ -19,6 +21,15 @@ pub enum Sent {
     Piece,
     /// An ICMP error or notice of our own.
     Originated,
+}
+
+/// How the life of held packets has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// They became part of another packet.
+    Absorbed,
+    /// They were dropped for the named reason.
+    Dropped(DropReason),
 }
 
 macro_rules! drop_reasons {
@@ -60,7 +71,13 @@ drop_reasons! {
     ExtensionChain "extension_chain" "IPv6 extension headers too many, too long or out of place",
     RoutingHeader "routing_header" "IPv6 routing header with segments left (RFC 7915 5.1)",
     SourceRoute "source_route" "IPv4 source route that has not been used up (RFC 7915 4.1)",
-    Fragment "fragment" "a fragment; reassembly is not there yet",
+    Fragment "fragment" "a fragment of a message that is not translated in pieces",
+    FragmentTiny "fragment_tiny" "a first fragment without the whole transport header (RFC 7112)",
+    FragmentOverlap "fragment_overlap" "fragments that overlap; the whole set is given up (RFC 5722)",
+    FragmentDuplicate "fragment_duplicate" "a fragment that was there already",
+    FragmentLimit "fragment_limit" "more fragments or datagrams than one source or datagram may have waiting",
+    FragmentStoreFull "fragment_store_full" "the store for waiting fragments is full",
+    FragmentTimeout "fragment_timeout" "the rest of the datagram did not come in time",
     UnknownProtocol "unknown_protocol" "neither TCP, UDP nor ICMP (RFC 6146 3.4)",
     IcmpType "icmp_type" "an ICMP message that has no translation (RFC 7915 4.2, 5.2)",
     IcmpQuote "icmp_quote" "an ICMP error whose quoted packet cannot be read or is itself an ICMP error",

@@ -2,15 +2,17 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::verdict::{DropReason, Sent, Verdict};
+use crate::verdict::{DropReason, Sent, Settled, Verdict};
 
-/// Counters of one worker. Both sums close (design rule 2): packets in = translated + drops + passed on and not yet
-/// taken by their owner; packets out = translated + pieces + originated.
+/// Counters of one worker. Both sums close (design rule 2): packets in = translated + absorbed + drops + held now +
+/// passed on and not yet taken by their owner; packets out = translated + pieces + originated.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct Counters {
     received: AtomicU64,
     translated: AtomicU64,
+    absorbed: AtomicU64,
+    held: AtomicU64,
     drops: [AtomicU64; DropReason::COUNT],
     passed: AtomicU64,
     taken: AtomicU64,
@@ -26,6 +28,10 @@ pub struct Totals {
     pub received: u64,
     /// Packets in that left as their translation.
     pub translated: u64,
+    /// Packets in that became part of another one.
+    pub absorbed: u64,
+    /// Packets in that wait now.
+    pub held: u64,
     /// Packets in that were refused, by reason.
     pub drops: [u64; DropReason::COUNT],
     /// Packets given to the ring of another worker.
@@ -45,6 +51,8 @@ impl Default for Totals {
         Self {
             received: 0,
             translated: 0,
+            absorbed: 0,
+            held: 0,
             drops: [0; DropReason::COUNT],
             passed: 0,
             taken: 0,
@@ -60,6 +68,8 @@ impl Default for Counters {
         Self {
             received: AtomicU64::new(0),
             translated: AtomicU64::new(0),
+            absorbed: AtomicU64::new(0),
+            held: AtomicU64::new(0),
             drops: [const { AtomicU64::new(0) }; DropReason::COUNT],
             passed: AtomicU64::new(0),
             taken: AtomicU64::new(0),
@@ -73,7 +83,12 @@ impl Default for Counters {
 /// One writer: a plain load and store will do, and costs no locked instruction.
 #[inline]
 fn bump(counter: &AtomicU64) {
-    counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    add(counter, 1);
+}
+
+#[inline]
+fn add(counter: &AtomicU64, count: u64) {
+    counter.store(counter.load(Ordering::Relaxed) + count, Ordering::Relaxed);
 }
 
 impl Counters {
@@ -100,7 +115,18 @@ impl Counters {
     pub fn verdict(&self, verdict: Verdict) {
         match verdict {
             Verdict::Translated => bump(&self.translated),
+            Verdict::Held => bump(&self.held),
             Verdict::Dropped(reason) => bump(&self.drops[reason as usize]),
+        }
+    }
+
+    /// `count` packets that were held have met theirs.
+    pub fn settled(&self, count: u32, end: Settled) {
+        let count = u64::from(count);
+        self.held.store(self.held.load(Ordering::Relaxed).saturating_sub(count), Ordering::Relaxed);
+        match end {
+            Settled::Absorbed => add(&self.absorbed, count),
+            Settled::Dropped(reason) => add(&self.drops[reason as usize], count),
         }
     }
 
@@ -120,6 +146,8 @@ impl Counters {
         Totals {
             received: read(&self.received),
             translated: read(&self.translated),
+            absorbed: read(&self.absorbed),
+            held: read(&self.held),
             drops: std::array::from_fn(|i| read(&self.drops[i])),
             passed: read(&self.passed),
             taken: read(&self.taken),
@@ -135,6 +163,8 @@ impl Totals {
     pub fn add(&mut self, other: &Self) {
         self.received += other.received;
         self.translated += other.translated;
+        self.absorbed += other.absorbed;
+        self.held += other.held;
         for (sum, more) in self.drops.iter_mut().zip(other.drops) {
             *sum += more;
         }
@@ -157,6 +187,6 @@ impl Totals {
 
     /// Whether every packet in is accounted for, when these are the totals of all workers at rest.
     pub fn closes(&self) -> bool {
-        self.received == self.translated + self.dropped() + self.in_rings()
+        self.received == self.translated + self.absorbed + self.dropped() + self.held + self.in_rings()
     }
 }

@@ -13,7 +13,7 @@ use crate::io::tun::TunQueue;
 use crate::io::{Device, Received};
 use crate::nat64::engine::{Engine, Sink, Step};
 use crate::time::Instant;
-use crate::verdict::{DropReason, Sent, Verdict};
+use crate::verdict::{DropReason, Sent, Settled, Verdict};
 use crate::wire::packet::PacketBuf;
 
 /// Packets worked off before anything else gets a turn.
@@ -73,6 +73,10 @@ impl<D: Device> Sink for Port<'_, D> {
         }
         accepted
     }
+
+    fn settle(&mut self, count: u32, end: Settled) {
+        self.counters.settled(count, end);
+    }
 }
 
 impl<D: Device> Worker<D> {
@@ -124,7 +128,8 @@ impl<D: Device> Worker<D> {
         while let Some(request) = self.requests.0.pop() {
             request(&mut self.engine, now);
         }
-        more |= !self.engine.expire(now, EXPIRE);
+        let mut port = Port { device: &mut self.device, counters: &self.counters };
+        more |= !self.engine.expire(now, EXPIRE, &mut port);
         match failed {
             Some(e) => Err(e),
             None => Ok(more || !self.is_idle()),

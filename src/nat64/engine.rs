@@ -8,17 +8,19 @@ use super::bib::{Bib, Binding};
 use super::lease::Leases;
 use super::permission::Permissions;
 use super::pool4::Pool;
+use super::reassembly::{Joined, Reassembly};
 use super::session::{Session, Sessions};
 use super::settings::{Change, Filter, Filtering, Hops, Protocol, Settings};
 use super::steer::Steering;
 use super::subscriber::Subscribers;
 use super::tcp::{self, Lifetime, State};
 use super::wheel::{self, Wheel};
-use crate::addr::{Prefix6, is_illegal_source4, is_non_global};
+use crate::addr::{Prefix6, is_illegal_source4, is_illegal_source6, is_non_global};
 use crate::time::Instant;
-use crate::verdict::{DropReason, Sent, Verdict};
+use crate::verdict::{DropReason, Sent, Settled, Verdict};
 use crate::wire::ipv4::View4;
 use crate::wire::ipv6::View6;
+use crate::wire::l4::Payload;
 use crate::wire::packet::{PacketBuf, View};
 use crate::xlat::icmp_error::{build4, build6};
 use crate::xlat::pref64::Pref64;
@@ -28,6 +30,9 @@ use crate::xlat::{Hop, Refusal};
 pub trait Sink {
     /// Sends `packet`; false when the device refused it.
     fn send(&mut self, packet: &mut PacketBuf, sent: Sent) -> bool;
+
+    /// Counts the end of `count` packets that were held.
+    fn settle(&mut self, count: u32, end: Settled);
 }
 
 /// What became of a packet that an engine was given.
@@ -73,11 +78,14 @@ pub struct Engine {
     pub(super) subscribers: Subscribers,
     pub(super) leases: Leases,
     pub(super) permissions: Option<Permissions>,
+    pub(super) reassembly: Reassembly,
     pub(super) wheel: Wheel,
     pub(super) scratch: [PacketBuf; 2],
     /// Sessions of each protocol.
     pub(super) counts: [u32; 3],
     ident: u16,
+    /// Next identification of IPv6 fragments.
+    pub(super) ident6: u32,
     seed: u64,
     notices: Bucket,
 }
@@ -99,10 +107,12 @@ impl Engine {
             subscribers: Subscribers::new(subscribers, seed ^ 3),
             leases: Leases::new(blocks.max(MIN_LEASES).min(share), settings.pool4.block_size),
             permissions: filters_by_address(&settings.filtering).then(|| Permissions::new(share, seed ^ 4)),
+            reassembly: Reassembly::new(settings.fragments, seed ^ 5),
             wheel: Wheel::new(now),
             scratch: [PacketBuf::new(), PacketBuf::new()],
             counts: [0; 3],
             ident: (seed >> 32) as u16,
+            ident6: (seed >> 8) as u32,
             seed,
             notices: Bucket::new(settings.limits.icmp_errors_per_second, now),
             pool: place.pool,
@@ -137,8 +147,12 @@ impl Engine {
         }
     }
 
-    /// Ends sessions whose time is over. Looks at no more than `budget` of them; false when it ran out.
-    pub fn expire(&mut self, now: Instant, budget: u32) -> bool {
+    /// Ends sessions and waiting fragments whose time is over. Looks at no more than `budget` sessions; false when it
+    /// ran out.
+    pub fn expire(&mut self, now: Instant, budget: u32, sink: &mut impl Sink) -> bool {
+        while let Some(held) = self.reassembly.expire(now) {
+            sink.settle(held, Settled::Dropped(DropReason::FragmentTimeout));
+        }
         let mut left = budget;
         while let Some(slot) = self.wheel.next_due(&mut self.sessions, now, &mut left) {
             self.time_out(now, slot);
@@ -219,8 +233,51 @@ impl Engine {
         sink: &mut impl Sink,
     ) -> Step {
         match view {
+            View::V6(v) if v.payload == Payload::Fragment => self.reassemble(now, view, packet, sink),
+            View::V4(v) if v.payload == Payload::Fragment => self.reassemble(now, view, packet, sink),
             View::V6(view) => self.outbound(now, view, packet, sink),
             View::V4(view) => self.inbound(now, view, packet, sink),
+        }
+    }
+
+    /// RFC 6146 §3.4: a fragment waits until its datagram is whole, which then goes to its owner.
+    fn reassemble(
+        &mut self,
+        now: Instant,
+        view: &View,
+        packet: &mut PacketBuf,
+        sink: &mut impl Sink,
+    ) -> Step {
+        if let Err(reason) = self.may_wait(view) {
+            return reason.into();
+        }
+        match self.reassembly.join(now, view, packet) {
+            Joined::Waiting => Step::Done(Verdict::Held),
+            Joined::Whole { held } => {
+                sink.settle(held, Settled::Absorbed);
+                self.handle(now, packet, sink)
+            }
+            Joined::Refused { reason, held } => {
+                sink.settle(held, Settled::Dropped(reason));
+                reason.into()
+            }
+        }
+    }
+
+    /// Nothing is stored for packets that would be refused anyway.
+    fn may_wait(&self, view: &View) -> Result<(), DropReason> {
+        match view {
+            View::V6(v) if self.settings.pool6.iter().any(|p| p.contains(v.src)) => {
+                Err(DropReason::SourceInPool6)
+            }
+            View::V6(v) if !self.settings.pool6.iter().any(|p| p.contains(v.dst)) => {
+                Err(DropReason::NotPool6)
+            }
+            View::V6(v) if is_illegal_source6(v.src) => Err(DropReason::IllegalSource),
+            View::V6(v) if !self.units.serve(v.src) => Err(DropReason::SourceNotServed),
+            View::V4(v) if !self.pool.contains(v.dst) => Err(DropReason::NotPool4),
+            View::V4(v) if is_illegal_source4(v.src) => Err(DropReason::IllegalSource),
+            View::V6(_) | View::V4(_) => Ok(()),
         }
     }
 

@@ -8,7 +8,7 @@ use super::settings::{Filter, Protocol};
 use super::tcp::{self, Lifetime, Side, State};
 use crate::addr::is_illegal_source4;
 use crate::time::Instant;
-use crate::verdict::{DropReason, Sent, Verdict};
+use crate::verdict::{DropReason, Sent};
 use crate::wire::icmp::Icmp;
 use crate::wire::ipv4::View4;
 use crate::wire::l4::{Payload, TcpFlags};
@@ -62,13 +62,16 @@ impl Engine {
         let Some(session) = self.sessions.get(slot) else { return Err(DropReason::NoSession.into()) };
         let Some(prefix) = self.pref64(session.pool6) else { return Err(DropReason::NotPool6.into()) };
         let rewrite = session.rewrite6(prefix.embed(session.dst4));
-        let mtu = &self.settings.mtu;
+        let mtu = self.settings.mtu;
         let context = v4_to_v6::Context {
             hop: self.hop(false),
             mtu6: mtu.v6,
             mtu4: mtu.v4,
             lowest_ipv6_mtu: mtu.lowest_ipv6,
+            id: self.ident6,
         };
+        // Used or not, it is not used again.
+        self.ident6 = self.ident6.wrapping_add(1);
         let plan = match v4_to_v6::plan(view, packet, &rewrite, &context) {
             Ok(plan) => plan,
             Err(refusal) => {
@@ -86,7 +89,7 @@ impl Engine {
         let Some(cut) = plan.cut else { return Ok(sent(sink.send(packet, Sent::Translated))) };
         let mut accepted = true;
         frag::cut(packet, cut, &mut self.scratch, |piece| accepted &= sink.send(piece, Sent::Piece));
-        Ok(Step::Done(if accepted { Verdict::Translated } else { Verdict::Dropped(DropReason::DeviceWrite) }))
+        Ok(sent(accepted))
     }
 
     #[inline]

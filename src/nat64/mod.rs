@@ -14,6 +14,7 @@ pub mod lease;
 mod outbound;
 mod permission;
 pub mod pool4;
+pub mod reassembly;
 mod rows;
 pub mod session;
 pub mod settings;

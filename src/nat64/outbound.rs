@@ -14,8 +14,8 @@ use crate::wire::icmp::Icmp;
 use crate::wire::ipv6::View6;
 use crate::wire::l4::{Payload, TcpFlags};
 use crate::wire::packet::{Checksum, PacketBuf};
-use crate::xlat::v6_to_v4;
 use crate::xlat::{Delta, FlowPair, Notice, Refusal};
+use crate::xlat::{frag, v6_to_v4};
 
 impl Engine {
     #[inline]
@@ -110,7 +110,10 @@ impl Engine {
         if turns {
             return Ok(self.send_or_turn(now, packet, sink));
         }
-        Ok(sent(sink.send(packet, Sent::Translated)))
+        let Some(mtu) = plan.cut else { return Ok(sent(sink.send(packet, Sent::Translated))) };
+        let mut accepted = true;
+        frag::cut4(packet, mtu, &mut self.scratch[0], |piece| accepted &= sink.send(piece, Sent::Piece));
+        Ok(sent(accepted))
     }
 
     /// Sends an IPv4 packet, or turns it round when it is for our own pool (RFC 6146 §3.8).

@@ -62,6 +62,8 @@ pub struct Settings {
     pub allow: Vec<Prefix4>,
     /// Table sizes.
     pub limits: Limits,
+    /// Bounds of reassembly, for each worker.
+    pub fragments: Fragments,
     /// MTUs that decide about Packet Too Big and fragmenting.
     pub mtu: Mtu,
     /// Source of the ICMPv6 errors that the gateway originates; `None` = the address that was sent to.
@@ -182,6 +184,30 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self { sessions: 262_144, subscribers: 16_384, icmp_errors_per_second: 1_000 }
+    }
+}
+
+/// FRAGMENT_MIN, RFC 6146 §4: fragments wait for the rest at least this long.
+pub const FRAGMENT_MIN: Duration = Duration::from_secs(2);
+
+/// Bounds of reassembly, for each worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fragments {
+    /// Bytes of waiting fragments.
+    pub bytes: usize,
+    /// Datagrams that are waiting for fragments.
+    pub datagrams: u32,
+    /// Of these, datagrams of one source address.
+    pub datagrams_per_source: u32,
+    /// Fragments of one datagram.
+    pub pieces: u32,
+    /// How long a datagram waits from its first fragment on, at least [`FRAGMENT_MIN`].
+    pub timeout: Duration,
+}
+
+impl Default for Fragments {
+    fn default() -> Self {
+        Self { bytes: 4 << 20, datagrams: 1_024, datagrams_per_source: 64, pieces: 64, timeout: FRAGMENT_MIN }
     }
 }
 

@@ -88,6 +88,11 @@ impl Steering {
         self.workers
     }
 
+    /// Worker that puts together the datagram of a fragment: every piece goes there, the first one too.
+    fn reassembler(&self, pair: u128, id: u32) -> u16 {
+        self.worker(keyed(&self.key, &(pair, u64::from(id))) as u8)
+    }
+
     /// Worker of a packet from IPv6: by its source, or for an ICMP error by whom the quoted packet went to.
     #[inline]
     pub fn owner6(&self, view: &View6, packet: &[u8]) -> Result<u16, DropReason> {
@@ -95,13 +100,15 @@ impl Steering {
             return Ok(0);
         }
         let client = match view.payload {
+            Payload::Fragment => {
+                let id = view.fragment.map_or(0, |f| f.id);
+                return Ok(self.reassembler(view.src.to_bits() ^ view.dst.to_bits().rotate_left(64), id));
+            }
             Payload::Icmp(Icmp::Error { kind, code, rest }) => {
                 let message = packet.get(view.l4..).unwrap_or(&[]);
                 icmp::quote6(quoted_bytes6(Head { kind, code, rest }, message))?.dst
             }
-            Payload::Tcp(_) | Payload::Udp(_) | Payload::Icmp(_) | Payload::Fragment | Payload::Other(_) => {
-                view.src
-            }
+            Payload::Tcp(_) | Payload::Udp(_) | Payload::Icmp(_) | Payload::Other(_) => view.src,
         };
         Ok(self.worker(self.shard(self.subscriber(client))))
     }
@@ -126,8 +133,12 @@ impl Steering {
                 };
                 (quote.src, port)
             }
+            Payload::Fragment => {
+                let pair = u128::from(view.src.to_bits()) << 32 | u128::from(view.dst.to_bits());
+                return Ok(self.reassembler(pair, view.fragment.map_or(0, |f| f.id)));
+            }
             // Refused by whoever has it.
-            Payload::Icmp(Icmp::Other { .. }) | Payload::Fragment | Payload::Other(_) => (view.dst, 0),
+            Payload::Icmp(Icmp::Other { .. }) | Payload::Other(_) => (view.dst, 0),
         };
         Ok(pool.shard(addr, port).map_or(0, |shard| self.worker(shard)))
     }

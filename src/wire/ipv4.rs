@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use crate::verdict::DropReason;
 use crate::wire::checksum::Sum;
+use crate::wire::fragment::Fragment;
 use crate::wire::l4::{self, Payload};
 
 /// Length of a header without options.
@@ -32,6 +33,8 @@ pub struct View4 {
     pub l4: usize,
     /// The transport.
     pub payload: Payload,
+    /// Place in the datagram, when this is a fragment.
+    pub fragment: Option<Fragment>,
     /// A loose or strict source route that is not used up stands among the options.
     pub source_route: bool,
 }
@@ -120,24 +123,35 @@ pub fn parse(bytes: &[u8]) -> Result<View4, DropReason> {
     }
     let flags_offset = u16::from_be_bytes([h[6], h[7]]);
     let protocol = h[9];
-    let payload = if flags_offset & 0x3fff == 0 {
-        l4::parse(protocol, l4::ICMP, &bytes[header_len..total_len])?
+    let id = u16::from_be_bytes([h[4], h[5]]);
+    let (payload, fragment) = if flags_offset & 0x3fff == 0 {
+        (l4::parse(protocol, l4::ICMP, &bytes[header_len..total_len])?, None)
     } else {
-        Payload::Fragment
+        let more = flags_offset & 0x2000 != 0;
+        let offset = (flags_offset & 0x1fff) << 3;
+        (Payload::Fragment, Some(Fragment { offset, more, id: id.into() }))
     };
+    let (src, dst) = addresses(h);
     Ok(View4 {
-        src: Ipv4Addr::new(h[12], h[13], h[14], h[15]),
-        dst: Ipv4Addr::new(h[16], h[17], h[18], h[19]),
+        src,
+        dst,
         tos: h[1],
         ttl: h[8],
-        id: u16::from_be_bytes([h[4], h[5]]),
+        id,
         df: flags_offset & 0x4000 != 0,
         protocol,
         total_len,
         l4: header_len,
         payload,
+        fragment,
         source_route: header_len > HEADER && pending_source_route(&bytes[HEADER..header_len])?,
     })
+}
+
+/// Source and destination of a header.
+#[inline]
+pub(crate) const fn addresses(h: &[u8; HEADER]) -> (Ipv4Addr, Ipv4Addr) {
+    (Ipv4Addr::new(h[12], h[13], h[14], h[15]), Ipv4Addr::new(h[16], h[17], h[18], h[19]))
 }
 
 /// Whether a source route option (RFC 791 §3.1) still has addresses to visit: pointer not beyond its length.

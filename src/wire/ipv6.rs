@@ -3,12 +3,11 @@
 use std::net::Ipv6Addr;
 
 use crate::verdict::DropReason;
+use crate::wire::fragment::{self, Fragment};
 use crate::wire::l4::{self, Payload};
 
 /// Length of the base header.
 pub const HEADER: usize = 40;
-/// Length of a Fragment Header.
-pub const FRAGMENT_HEADER: usize = 8;
 /// More extension headers than any honest packet has.
 const MAX_EXTENSIONS: usize = 8;
 
@@ -41,31 +40,6 @@ pub struct View6 {
     pub fragment: Option<Fragment>,
     /// Offset of the Segments Left byte of a routing header that still has work to do.
     pub segments_left: Option<usize>,
-}
-
-/// A Fragment Header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fragment {
-    /// Offset in bytes, a multiple of 8.
-    pub offset: u16,
-    /// More fragments follow.
-    pub more: bool,
-    /// Identification.
-    pub id: u32,
-}
-
-impl Fragment {
-    /// Whether the "fragment" is the whole datagram (RFC 6946).
-    pub const fn is_atomic(self) -> bool {
-        self.offset == 0 && !self.more
-    }
-
-    /// Writes the header.
-    pub fn write(&self, next_header: u8, out: &mut [u8; FRAGMENT_HEADER]) {
-        let [hi, lo] = (self.offset & 0xfff8 | u16::from(self.more)).to_be_bytes();
-        let [a, b, c, d] = self.id.to_be_bytes();
-        *out = [next_header, 0, hi, lo, a, b, c, d];
-    }
 }
 
 /// The fields of a base header to be written; the flow label is zero (RFC 7915 §4.1).
@@ -203,7 +177,7 @@ pub(crate) fn walk(first: u8, bytes: &[u8]) -> Result<Chain, DropReason> {
                 };
                 chain.fragment = Some(fragment);
                 chain.protocol = next;
-                chain.l4 += FRAGMENT_HEADER;
+                chain.l4 += fragment::HEADER;
                 if fragment.offset != 0 {
                     return Ok(chain);
                 }

@@ -86,6 +86,16 @@ impl Payload {
     }
 }
 
+/// The least that a first fragment must hold of its transport, so that nobody can hide ports or flags in a later one
+/// (RFC 1858, RFC 7112).
+pub fn smallest_header(protocol: u8, bytes: &[u8]) -> usize {
+    match protocol {
+        TCP => bytes.get(12).map_or(20, |offset| usize::from(offset >> 4) * 4).max(20),
+        UDP | ICMP | ICMPV6 => 8,
+        _ => 0,
+    }
+}
+
 /// Reads the transport header of a whole (unfragmented) packet. `bytes` is the IP payload.
 #[inline]
 pub(crate) fn parse(protocol: u8, family_icmp: u8, bytes: &[u8]) -> Result<Payload, DropReason> {

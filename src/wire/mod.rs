@@ -4,6 +4,7 @@
 //! the layers above without checking again.
 
 pub mod checksum;
+pub mod fragment;
 pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;

@@ -17,6 +17,8 @@ pub struct PacketBuf {
     end: usize,
     /// What is still to be done to this packet before it is on a wire.
     pub offload: Offload,
+    /// Whether it was put together from fragments: then its identification is not to be used again.
+    pub reassembled: bool,
 }
 
 /// Work that the kernel left to a later stage, or will do behind us.
@@ -83,7 +85,7 @@ impl PacketBuf {
             Ok(bytes) => bytes,
             Err(_) => unreachable!("the vector was made with this length"),
         };
-        Self { bytes, start: HEADROOM, end: HEADROOM, offload: Offload::default() }
+        Self { bytes, start: HEADROOM, end: HEADROOM, offload: Offload::default(), reassembled: false }
     }
 
     /// A buffer that holds a copy of `packet` (cut at [`MAX_LEN`]).
@@ -100,6 +102,7 @@ impl PacketBuf {
         self.start = HEADROOM;
         self.end = HEADROOM + len;
         self.offload = Offload::default();
+        self.reassembled = false;
     }
 
     /// Puts `more` behind the packet (cut at [`MAX_LEN`]).
@@ -138,6 +141,7 @@ impl PacketBuf {
         self.start = HEADROOM;
         self.end = HEADROOM + len.min(MAX_LEN);
         self.offload = offload;
+        self.reassembled = false;
     }
 
     /// The packet with `prefix` put in front of it, for the device. The packet itself is not changed.

@@ -1,8 +1,10 @@
-//! Cutting a translated IPv6 packet into fragments (RFC 7915 §4.1, RFC 8200 §4.5).
+//! Cutting a translated packet into fragments (RFC 7915 §4.1 and §5.1.1, RFC 8200 §4.5, RFC 791 §3.2).
 
 use super::v4_to_v6::Cut;
-use crate::wire::checksum::pseudo6;
-use crate::wire::ipv6::{self, FRAGMENT_HEADER, Fragment};
+use crate::wire::checksum::{Sum, pseudo4, pseudo6};
+use crate::wire::fragment::{self, Fragment};
+use crate::wire::ipv4;
+use crate::wire::ipv6;
 use crate::wire::l4;
 use crate::wire::packet::{Checksum, PacketBuf};
 
@@ -20,7 +22,7 @@ pub fn cut(
     let [datagram, piece] = scratch;
     let Some(gso) = packet.offload.gso else {
         finish_checksum(packet);
-        fragment(packet.bytes(), cut.mtu, u32::from(cut.id), piece, &mut emit);
+        fragment(packet.bytes(), cut.mtu, cut.id, piece, &mut emit);
         return;
     };
     let Some((headers, payload)) = packet.bytes().split_at_checked(ipv6::HEADER + UDP_HEADER) else { return };
@@ -36,51 +38,77 @@ pub fn cut(
         if datagram.len() <= usize::from(cut.mtu) {
             emit(datagram);
         } else {
-            fragment(datagram.bytes(), cut.mtu, u32::from(cut.id.wrapping_add(i as u16)), piece, &mut emit);
+            fragment(datagram.bytes(), cut.mtu, cut.id.wrapping_add(i as u32), piece, &mut emit);
         }
     }
 }
 
-/// Computes a checksum that was left to offloading. The packet is plain IPv6 with TCP or UDP behind 40 bytes.
+/// Cuts `packet`, an IPv4 packet without options that this translator has just made and that is no super-packet, and
+/// hands each piece to `emit`, first piece first.
+pub fn cut4(packet: &mut PacketBuf, mtu: u16, piece: &mut PacketBuf, mut emit: impl FnMut(&mut PacketBuf)) {
+    finish_checksum(packet);
+    let bytes = packet.bytes();
+    let Some((front, payload)) = bytes.split_first_chunk::<{ ipv4::HEADER }>() else { return };
+    let room = (usize::from(mtu).saturating_sub(ipv4::HEADER) & !7).max(8);
+    for (i, chunk) in payload.chunks(room).enumerate() {
+        let at = i * room;
+        let more = at + chunk.len() < payload.len();
+        let mut header = *front;
+        header[2..4].copy_from_slice(&((ipv4::HEADER + chunk.len()) as u16).to_be_bytes());
+        header[6..8].copy_from_slice(&((at / 8) as u16 | if more { 0x2000 } else { 0 }).to_be_bytes());
+        header[10..12].fill(0);
+        let sum = Sum::ZERO.bytes(&header).checksum();
+        header[10..12].copy_from_slice(&sum.to_be_bytes());
+        piece.fill(&header);
+        piece.append(chunk);
+        emit(piece);
+    }
+}
+
+/// Computes a checksum that was left to offloading. The packet is IPv6 without extension headers or IPv4 without
+/// options, with TCP or UDP.
 pub fn finish_checksum(packet: &mut PacketBuf) {
     let Checksum::Partial { field, .. } = packet.offload.checksum else { return };
     packet.offload.checksum = Checksum::Complete;
-    let Some(header) = packet.bytes().first_chunk::<{ ipv6::HEADER }>() else { return };
-    let (src, dst) = ipv6::addresses(header);
-    let protocol = header[6];
-    let field = usize::from(field);
-    let Some(transport) = packet.bytes_mut().get_mut(ipv6::HEADER..) else { return };
+    let bytes = packet.bytes_mut();
+    let is_v6 = bytes.first().is_some_and(|first| first >> 4 == 6);
+    let header_len = if is_v6 { ipv6::HEADER } else { ipv4::HEADER };
+    let Some((header, transport)) = bytes.split_at_mut_checked(header_len) else { return };
+    let protocol = header[if is_v6 { 6 } else { 9 }];
     let len = match transport.first_chunk::<UDP_HEADER>() {
         // What lies behind a datagram is not part of it (RFC 768).
         Some(h) if protocol == l4::UDP => usize::from(u16::from_be_bytes([h[4], h[5]])),
         Some(_) | None => transport.len(),
     };
-    let Some(transport) = transport.get_mut(..len) else { return };
-    let len = len as u32;
-    if let Some(sum) = transport.get_mut(field..field + 2) {
-        sum.fill(0);
-    }
-    let sum = match pseudo6(src, dst, protocol, len).bytes(transport).checksum() {
+    let field = usize::from(field);
+    let Some(transport) = transport.get_mut(..len).filter(|t| t.len() >= field + 2) else { return };
+    let pseudo = if is_v6 {
+        let Some((src, dst)) = header.first_chunk().map(ipv6::addresses) else { return };
+        pseudo6(src, dst, protocol, len as u32)
+    } else {
+        let Some((src, dst)) = header.first_chunk().map(ipv4::addresses) else { return };
+        pseudo4(src, dst, protocol, len as u32)
+    };
+    transport[field..field + 2].fill(0);
+    let sum = match pseudo.bytes(transport).checksum() {
         0 if protocol == l4::UDP => 0xffff_u16,
         sum => sum,
     };
-    if let Some(slot) = transport.get_mut(field..field + 2) {
-        slot.copy_from_slice(&sum.to_be_bytes());
-    }
+    transport[field..field + 2].copy_from_slice(&sum.to_be_bytes());
 }
 
 fn fragment(packet: &[u8], mtu: u16, id: u32, piece: &mut PacketBuf, emit: &mut impl FnMut(&mut PacketBuf)) {
     let Some((header, payload)) = packet.split_at_checked(ipv6::HEADER) else { return };
-    let room = (usize::from(mtu).saturating_sub(ipv6::HEADER + FRAGMENT_HEADER) & !7).max(8);
+    let room = (usize::from(mtu).saturating_sub(ipv6::HEADER + fragment::HEADER) & !7).max(8);
     for (i, chunk) in payload.chunks(room).enumerate() {
         let offset = i * room;
-        let mut front = [0; FRAGMENT_HEADER];
+        let mut front = [0; fragment::HEADER];
         let more = offset + chunk.len() < payload.len();
         Fragment { offset: offset as u16, more, id }.write(header[6], &mut front);
         piece.fill(header);
         piece.append(&front);
         piece.append(chunk);
-        let len = ((FRAGMENT_HEADER + chunk.len()) as u16).to_be_bytes();
+        let len = ((fragment::HEADER + chunk.len()) as u16).to_be_bytes();
         let bytes = piece.bytes_mut();
         bytes[4..6].copy_from_slice(&len);
         bytes[6] = ipv6::FRAGMENT;

@@ -31,7 +31,7 @@ pub struct Cut {
     /// Longest piece, bytes.
     pub mtu: u16,
     /// Identification of the first datagram; later segments of a super-packet count up.
-    pub id: u16,
+    pub id: u32,
 }
 
 /// What translation needs beside the packet and its rewrite.
@@ -45,6 +45,8 @@ pub struct Context {
     pub mtu4: u16,
     /// `lowest-ipv6-mtu`, bytes.
     pub lowest_ipv6_mtu: u16,
+    /// Identification for the fragments of a datagram that was put together here.
+    pub id: u32,
 }
 
 /// Plans the translation of `packet`, whose parse is `view`.
@@ -111,7 +113,9 @@ fn cut(view: &View4, packet: &PacketBuf, segment: usize, context: &Context) -> R
     }
     // RFC 7915 §4.1: without DF each IPv6 packet must fit `lowest-ipv6-mtu`, which never exceeds the link.
     let mtu = context.lowest_ipv6_mtu.min(context.mtu6);
-    Ok((segment > usize::from(mtu)).then_some(Cut { mtu, id: view.id }))
+    // RFC 7915 §4.1: the identification is the packet's own, in the lower half.
+    let id = if packet.reassembled { context.id } else { view.id.into() };
+    Ok((segment > usize::from(mtu)).then_some(Cut { mtu, id }))
 }
 
 impl Plan {

@@ -24,6 +24,8 @@ pub struct Plan {
     transport: Transport,
     l4: usize,
     l4_header: usize,
+    /// Cut the result so that each piece has at most this many bytes.
+    pub cut: Option<u16>,
 }
 
 /// What translation needs beside the packet and its rewrite.
@@ -33,7 +35,7 @@ pub struct Context {
     pub hop: Hop,
     /// MTU of the next hop on the IPv4 side, bytes.
     pub mtu4: u16,
-    /// Identification to use when there is no Fragment Header.
+    /// Identification to use when there is none, or none that may be used again.
     pub id: u16,
 }
 
@@ -76,16 +78,20 @@ pub fn plan(
         Some(gso) => (ipv4::HEADER + l4_header + usize::from(gso.size)).min(total_len),
         None => total_len,
     };
-    // An IPv6 packet of at most 1280 bytes must always pass (RFC 7915 §5.1.1); without DF the next hop may cut it.
-    if segment > usize::from(context.mtu4) && segment + (view.l4 - ipv4::HEADER) > 1280 {
+    let may_be_cut = packet.reassembled || segment + (view.l4 - ipv4::HEADER) <= 1280;
+    let over = segment > usize::from(context.mtu4);
+    if over && !may_be_cut {
         let overhead = if view.fragment.is_some() { 28 } else { 20 };
-        return Err(
-            too_big(packet).with(Notice::TooBig { mtu: context.mtu4.saturating_add(overhead).max(1280) })
-        );
+        let mtu = context.mtu4.saturating_add(overhead).max(1280);
+        return Err(too_big(packet).with(Notice::TooBig { mtu }));
     }
+    // RFC 7915 §1.4, §5.1.1: what we put together, or what fits into 1280 bytes, is cut when the next hop needs it. A
+    // super-packet stays whole: the kernel cuts its segments.
+    let cut = (over && packet.offload.gso.is_none()).then_some(context.mtu4);
     let (id, df) = match view.fragment {
-        // RFC 7915 §5.1.1 with RFC 6946: an atomic fragment may be cut again.
-        Some(fragment) => (fragment.id as u16, false),
+        // E-14: an atomic fragment keeps its identification. One that we put together is a new datagram.
+        Some(fragment) if !packet.reassembled => (fragment.id as u16, false),
+        Some(_) => (context.id, false),
         None => (context.id, segment > MAX_WITHOUT_DF),
     };
     let header = Header4 {
@@ -98,11 +104,12 @@ pub fn plan(
         src: rewrite.src,
         dst: rewrite.dst,
     };
-    Ok(Plan { header, rewrite: *rewrite, transport, l4: view.l4, l4_header })
+    Ok(Plan { header, rewrite: *rewrite, transport, l4: view.l4, l4_header, cut })
 }
 
 impl Plan {
-    /// Edits the packet in place. It must be the one that was planned for.
+    /// Edits the packet in place. It must be the one that was planned for. When [`Plan::cut`] is set the caller sends
+    /// the pieces that [`super::frag::cut4`] makes of the result.
     #[inline]
     pub fn apply(&self, packet: &mut PacketBuf) {
         let partial = is_partial(packet);

@@ -9,6 +9,7 @@ mod support;
 mod address;
 mod bad_input;
 mod bindings;
+mod fragments;
 mod hairpin;
 mod icmp_errors;
 mod icmp_originated;

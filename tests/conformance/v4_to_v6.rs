@@ -212,19 +212,3 @@ fn c22_headers_are_checked_before_use() {
         raw(&|b| b.truncate(19), "truncated");
     }
 }
-
-#[test]
-fn e01_fragments_are_refused_by_name_until_there_is_reassembly() {
-    for mut gateway in Gateway::each(&settings()) {
-        let t = open_udp(&mut gateway, client(4000));
-        for flags_offset in [0x2000_u16, 0x20b9, 0x00b9] {
-            let mut bytes = udp(server(53), t, &[1; 64]).bytes();
-            bytes[6..8].copy_from_slice(&flags_offset.to_be_bytes());
-            bytes[10..12].fill(0);
-            let sum =
-                etherparse::Ipv4HeaderSlice::from_slice(&bytes).unwrap().to_header().calc_header_checksum();
-            bytes[10..12].copy_from_slice(&sum.to_be_bytes());
-            assert_eq!(gateway.refuse_raw(bytes, Offload::default(), "fragment"), None);
-        }
-    }
-}

@@ -39,6 +39,7 @@ pub fn settings() -> Settings {
         units: Vec::new(),
         allow: vec!["203.0.113.0/24".parse().unwrap()],
         limits: Limits { sessions: 4096, subscribers: 1024, icmp_errors_per_second: 1000 },
+        fragments: sampan::nat64::settings::Fragments::default(),
         mtu: Mtu::default(),
         icmp6_source: None,
         hops: Hops::Translator,

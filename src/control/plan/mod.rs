@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use super::config::{self, At, Level, Reader};
 use super::problem::{Fault, Places, Problem, Problems};
 use crate::addr::{Prefix4, PrefixAny};
-use crate::nat64::settings::{Filtering, Hops, Key, Limits, Mtu, Pool4, Pool4Range, Settings, Timers, Unit};
+use crate::nat64::settings::{
+    Filtering, Fragments, Hops, Key, Limits, Mtu, Pool4, Pool4Range, Settings, Timers, Unit,
+};
 use crate::xlat::pref64::Pref64;
 
 /// Where the configuration is when nothing else is said.
@@ -188,6 +190,7 @@ impl Nat64Plan {
             units: self.units.clone(),
             allow: self.allowed(),
             limits: self.limits,
+            fragments: Fragments::default(),
             mtu,
             icmp6_source: self.icmp6_source,
             hops,
