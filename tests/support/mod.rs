@@ -5,6 +5,7 @@ pub mod device;
 pub mod gateway;
 pub mod packet;
 pub mod segment;
+pub mod traffic;
 
 pub use gateway::{Gateway, Out, settings};
 pub use packet::{Extension, L4, Packet, at, echo_reply, echo_request, error, ip, other, tcp, udp};
