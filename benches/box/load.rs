@@ -1,0 +1,334 @@
+//! The tests: what is sent, what counts as one unit of it, and what it cost.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use sampan::lab::LabError;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::case::{Case, Cpu, Stand};
+use crate::cpu::{Machine, Softirq};
+
+/// Port of the iperf3 server that is measured.
+const IPERF: &str = "5201";
+/// More than this share lost or failed makes a measurement void.
+const TOLERATED: f64 = 0.01;
+/// A void or failed measurement is made again, so many times.
+const TRIES: u32 = 3;
+/// The search for the loss-free rate ends when it is this exact, in packets a second.
+const STEP: f64 = 5_000.0;
+/// Where the search begins from above; one sender of iperf3 does not reach it on the machines seen so far.
+const CEILING: f64 = 400_000.0;
+
+/// A test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Test {
+    /// Bulk TCP, one stream, client to server
+    Up,
+    /// Bulk TCP, one stream, server to client
+    Down,
+    /// Closed loop of small UDP packets
+    Echo,
+    /// TCP connections: a byte each way, reset
+    Connect,
+    /// Bulk TCP, four streams, client to server
+    Up4,
+    /// Bulk TCP, four streams, server to client
+    Down4,
+    /// UDP super-packets, client to server
+    GsoUp,
+    /// UDP super-packets, server to client
+    GsoDown,
+    /// Highest one-way rate of small UDP packets with less than 1 % loss
+    Rate,
+}
+
+/// One measurement.
+#[derive(Clone, Debug, Serialize)]
+pub struct Sample {
+    /// Which test.
+    pub test: Test,
+    /// Which case.
+    pub case: Case,
+    /// In which round, from 0.
+    pub round: u32,
+    /// CPU time per unit, in microseconds: MB, packet or connection.
+    pub cost: f64,
+    /// Units a second.
+    pub rate: f64,
+    /// Units that arrived.
+    pub units: f64,
+    /// Units that did not, or retransmitted segments of bulk TCP.
+    pub lost: u64,
+    /// CPU time of each role, in seconds.
+    pub cpu: Cpu,
+    /// Share of the machine's CPU time that the host took meanwhile.
+    pub steal: f64,
+    /// How often it was tried before.
+    pub repeated: u32,
+}
+
+/// What a program said it did.
+struct Done {
+    units: f64,
+    seconds: f64,
+    lost: u64,
+}
+
+impl Test {
+    /// The base point.
+    pub const BASE: [Self; 4] = [Self::Up, Self::Down, Self::Echo, Self::Connect];
+    /// Everything.
+    pub const ALL: [Self; 9] = [
+        Self::Up,
+        Self::Down,
+        Self::Echo,
+        Self::Connect,
+        Self::Up4,
+        Self::Down4,
+        Self::GsoUp,
+        Self::GsoDown,
+        Self::Rate,
+    ];
+
+    /// The name in options, tables and files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Echo => "echo",
+            Self::Connect => "connect",
+            Self::Up4 => "up4",
+            Self::Down4 => "down4",
+            Self::GsoUp => "gso-up",
+            Self::GsoDown => "gso-down",
+            Self::Rate => "rate",
+        }
+    }
+
+    /// What one unit is.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Self::Up | Self::Down | Self::Up4 | Self::Down4 | Self::GsoUp | Self::GsoDown => "MB",
+            Self::Echo | Self::Rate => "packet",
+            Self::Connect => "connection",
+        }
+    }
+
+    /// A rate for people.
+    pub fn rate(self, per_second: f64) -> String {
+        match self.unit() {
+            "MB" => format!("{:.1} Gbit/s", per_second * 8.0 / 1e3),
+            "packet" => format!("{:.0} kpps", per_second / 1e3),
+            _ => format!("{:.1} k/s", per_second / 1e3),
+        }
+    }
+}
+
+/// Measures one test on one case.
+pub fn measure(
+    test: Test,
+    stand: &Stand,
+    round: u32,
+    seconds: u32,
+    softirq: &Softirq,
+) -> Result<Sample, LabError> {
+    if test == Test::Connect {
+        stand.renew_client(round)?;
+    }
+    let mut repeated = 0;
+    loop {
+        let result = match test {
+            Test::Rate => search(stand, round, softirq),
+            Test::Up
+            | Test::Down
+            | Test::Echo
+            | Test::Connect
+            | Test::Up4
+            | Test::Down4
+            | Test::GsoUp
+            | Test::GsoDown => once(test, stand, round, softirq, |stand| drive(test, stand, seconds)),
+        };
+        match result {
+            Ok(sample) => return Ok(Sample { repeated, ..sample }),
+            Err(LabError::Interrupted) => return Err(LabError::Interrupted),
+            Err(error) if repeated + 1 == TRIES => return Err(error),
+            Err(error) => {
+                eprintln!("{} of {}: {error}; once more", test.name(), stand.case.name());
+                repeated += 1;
+                sleep(Duration::from_millis(500));
+            }
+        }
+    }
+}
+
+fn once(
+    test: Test,
+    stand: &Stand,
+    round: u32,
+    softirq: &Softirq,
+    work: impl Fn(&Stand) -> Result<Done, LabError>,
+) -> Result<Sample, LabError> {
+    let machine = Machine::now()?;
+    let before = stand.cpu(softirq)?;
+    let done = work(stand)?;
+    // The servers and the gateway finish what the client has left.
+    sleep(Duration::from_millis(40));
+    let cpu = stand.cpu(softirq)?.since(&before);
+    let (_, steal) = Machine::now()?.shares_since(&machine);
+    if done.units <= 0.0 {
+        return Err(LabError::Step("nothing arrived".into()));
+    }
+    Ok(Sample {
+        test,
+        case: stand.case,
+        round,
+        cost: cpu.total() * 1e6 / done.units,
+        rate: done.units / done.seconds.max(1e-9),
+        units: done.units,
+        lost: done.lost,
+        cpu,
+        steal,
+        repeated: 0,
+    })
+}
+
+fn drive(test: Test, stand: &Stand, seconds: u32) -> Result<Done, LabError> {
+    let time = seconds.to_string();
+    match test {
+        Test::Up => bulk(stand, &["-t", &time]),
+        Test::Down => bulk(stand, &["-t", &time, "-R"]),
+        Test::Up4 => bulk(stand, &["-t", &time, "-P", "4"]),
+        Test::Down4 => bulk(stand, &["-t", &time, "-P", "4", "-R"]),
+        Test::Echo => {
+            let said = json(stand.blast("echo", &["--seconds", &time])?.check()?)?;
+            let (back, lost) = (number(&said, "/round_trips")?, number(&said, "/lost")?);
+            // Each came over the path twice.
+            tolerate(Done { units: back * 2.0, seconds: number(&said, "/seconds")?, lost: lost as u64 })
+        }
+        Test::Connect => {
+            let said = json(stand.blast("connect", &["--seconds", &time])?.check()?)?;
+            let (made, failed) = (number(&said, "/connections")?, number(&said, "/failed")?);
+            tolerate(Done { units: made, seconds: number(&said, "/seconds")?, lost: failed as u64 })
+        }
+        Test::GsoUp => super_packets(stand, seconds, &[]),
+        Test::GsoDown => super_packets(stand, seconds, &["--reverse"]),
+        Test::Rate => offer(stand, CEILING),
+    }
+}
+
+fn bulk(stand: &Stand, how: &[&str]) -> Result<Done, LabError> {
+    let said = iperf3(stand, how)?;
+    Ok(Done {
+        units: number(&said, "/end/sum_received/bytes")? / 1e6,
+        seconds: number(&said, "/end/sum_received/seconds")?,
+        lost: number(&said, "/end/sum_sent/retransmits").unwrap_or(0.0) as u64,
+    })
+}
+
+/// 36 KB each millisecond, which every case can carry.
+fn super_packets(stand: &Stand, seconds: u32, direction: &[&str]) -> Result<Done, LabError> {
+    let count = (seconds * 800).to_string();
+    let load = ["--count", &count, "--batch", "30", "--segment", "1200", "--pause-us", "1000"];
+    let output = stand.blast("gso", &[&load, direction].concat())?;
+    let took = output.took;
+    let said = json(output.check()?)?;
+    let (sent, received) = (number(&said, "/sent")?, number(&said, "/received")?);
+    for wrong in ["/wrong_length", "/damaged", "/doubled"] {
+        if number(&said, wrong)? > 0.0 {
+            return Err(LabError::Step(format!("super-packets arrived wrong: {said}")));
+        }
+    }
+    let done = Done {
+        units: received * 1200.0 / 1e6,
+        seconds: took.as_secs_f64(),
+        lost: (sent - received).max(0.0) as u64,
+    };
+    if done.lost as f64 > sent * TOLERATED {
+        return Err(LabError::Step(format!("{} of {sent} segments were lost", done.lost)));
+    }
+    Ok(done)
+}
+
+/// The highest rate that arrives, by halving: RFC 2544 §26.1, with 1 % loss allowed instead of none.
+fn search(stand: &Stand, round: u32, softirq: &Softirq) -> Result<Sample, LabError> {
+    let (mut good, mut bad) = (0.0, CEILING);
+    let mut best = None;
+    while bad - good > STEP {
+        let offered = f64::midpoint(good, bad);
+        let sample = once(Test::Rate, stand, round, softirq, |stand| offer(stand, offered))?;
+        if sample.lost as f64 > (sample.units + sample.lost as f64) * TOLERATED {
+            bad = offered;
+        } else {
+            let sent = sample.rate;
+            best = Some(sample);
+            // What the sender cannot make cannot be asked of the gateway.
+            if sent < offered * 0.9 {
+                break;
+            }
+            good = offered;
+        }
+    }
+    best.ok_or_else(|| LabError::Step("no rate came through without loss".into()))
+}
+
+fn offer(stand: &Stand, packets_per_second: f64) -> Result<Done, LabError> {
+    let each = format!("{:.0}", packets_per_second / 8.0 * 18.0 * 8.0);
+    let said = iperf3(stand, &["-u", "-l", "18", "-P", "8", "-t", "1", "-b", &each])?;
+    let (packets, lost) = (number(&said, "/end/sum/packets")?, number(&said, "/end/sum/lost_packets")?);
+    Ok(Done {
+        units: (packets - lost).max(0.0),
+        seconds: number(&said, "/end/sum/seconds")?,
+        lost: lost.max(0.0) as u64,
+    })
+}
+
+fn iperf3(stand: &Stand, how: &[&str]) -> Result<Value, LabError> {
+    let target = stand.target().to_string();
+    let args = ["-J", "-i", "0", "-p", IPERF, "-c", &target];
+    let args: Vec<_> = args.iter().chain(how).map(|word| (*word).to_owned()).collect();
+    let output = stand.client_runs("iperf3", &args)?;
+    let said = json(output.stdout)?;
+    match said.get("error").and_then(Value::as_str) {
+        Some(error) => Err(LabError::Step(format!("iperf3: {error}"))),
+        None => Ok(said),
+    }
+}
+
+fn tolerate(done: Done) -> Result<Done, LabError> {
+    if done.lost as f64 > (done.units + done.lost as f64) * TOLERATED {
+        return Err(LabError::Step(format!("{} lost or failed, {} not", done.lost, done.units)));
+    }
+    Ok(done)
+}
+
+fn json(text: String) -> Result<Value, LabError> {
+    serde_json::from_str(&text).map_err(|error| {
+        let shown: String = text.chars().take(200).collect();
+        LabError::Step(format!("a traffic tool did not print JSON ({error}): {shown}"))
+    })
+}
+
+fn number(from: &Value, at: &str) -> Result<f64, LabError> {
+    from.pointer(at)
+        .and_then(Value::as_f64)
+        .ok_or_else(|| LabError::Step(format!("a traffic tool's report has no {at}")))
+}
+
+impl Cpu {
+    fn since(&self, before: &Self) -> Self {
+        Self {
+            client: self.client - before.client,
+            gateway: self.gateway - before.gateway,
+            server: self.server - before.server,
+            ksoftirqd: self.ksoftirqd - before.ksoftirqd,
+        }
+    }
+
+    /// All roles together.
+    pub fn total(&self) -> f64 {
+        self.client + self.gateway + self.server + self.ksoftirqd
+    }
+}

@@ -1,0 +1,252 @@
+//! From samples to a table, a JSON file and a judgement.
+
+use std::fmt::Write;
+
+use sampan::lab::tool::Tool;
+use serde::Serialize;
+
+use crate::case::Case;
+use crate::gates::{GATES, Outcome};
+use crate::load::{Sample, Test};
+use crate::stats::{Spread, spread};
+
+/// Where and when it was measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Setting {
+    /// The source, with `+` when it was changed since.
+    pub commit: String,
+    /// When it began, UTC.
+    pub date: String,
+    /// The kernel.
+    pub kernel: String,
+    /// The processor's name.
+    pub cpu: String,
+    /// How many of them.
+    pub cpus: usize,
+    /// tayga as installed.
+    pub tayga: String,
+    /// Load average before it began.
+    pub load_before: String,
+}
+
+/// What the samples of one test and case come to.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    test: Test,
+    case: Case,
+    /// CPU time per unit, in microseconds.
+    cost: Spread,
+    /// Units a second.
+    rate: Spread,
+    /// Share of the CPU time that is the gateway's process.
+    gateway_share: f64,
+    /// Cost divided by that of kernel IPv6 forwarding in the same round.
+    to_forward: Option<Spread>,
+    /// Cost divided by that of tayga in the same round.
+    to_tayga: Option<Spread>,
+    /// Units lost, or retransmitted segments, in all rounds.
+    lost: u64,
+}
+
+/// A gate and how it came out.
+#[derive(Clone, Debug, Serialize)]
+pub struct Judged {
+    test: &'static str,
+    to: &'static str,
+    limit: f64,
+    aim: Option<f64>,
+    ratio: Option<f64>,
+    /// How it came out.
+    pub outcome: Outcome,
+}
+
+/// Everything that goes into the JSON file.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Where and when.
+    pub setting: Setting,
+    /// How many rounds were made.
+    pub rounds: u32,
+    /// Length of one measurement.
+    pub seconds_each: u32,
+    /// Length of the whole.
+    pub seconds_in_all: f64,
+    /// Share of the machine's CPU time that the host took.
+    pub steal: f64,
+    /// Share of the CPU time that others used, while we measured.
+    pub others: f64,
+    /// Sampan's packets, and the share of them that changed the worker: by case.
+    pub crossed: Vec<(Case, u64, f64)>,
+    /// What the samples come to.
+    pub summary: Vec<Summary>,
+    /// The judgement.
+    pub gates: Vec<Judged>,
+    /// All samples.
+    pub samples: Vec<Sample>,
+}
+
+impl Setting {
+    /// Here and now.
+    pub fn here() -> Self {
+        let changed = !said("git", &["status", "--porcelain", "--untracked-files=no"]).is_empty();
+        let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        Self {
+            commit: said("git", &["rev-parse", "--short=10", "HEAD"]) + if changed { "+" } else { "" },
+            date: said("date", &["-u", "+%Y-%m-%d %H:%M UTC"]),
+            kernel: said("uname", &["-r"]),
+            cpu: cpuinfo
+                .lines()
+                .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
+                .map_or_else(String::new, |(_, name)| name.trim().to_owned()),
+            cpus: std::thread::available_parallelism().map_or(0, usize::from),
+            tayga: said("dpkg-query", &["-W", "-f=${Version}", "tayga"]),
+            load_before: std::fs::read_to_string("/proc/loadavg").unwrap_or_default().trim().to_owned(),
+        }
+    }
+}
+
+/// Puts the samples of each test and case together.
+pub fn summarise(samples: &[Sample], tests: &[Test], cases: &[Case]) -> Vec<Summary> {
+    let mut all = Vec::new();
+    for &test in tests {
+        for &case in cases {
+            let own: Vec<_> = samples.iter().filter(|s| s.test == test && s.case == case).collect();
+            let against = |other: Case| {
+                spread(own.iter().filter_map(|s| {
+                    let same = |o: &&Sample| o.test == test && o.case == other && o.round == s.round;
+                    Some(s.cost / samples.iter().find(same)?.cost)
+                }))
+            };
+            let (Some(cost), Some(rate)) =
+                (spread(own.iter().map(|s| s.cost)), spread(own.iter().map(|s| s.rate)))
+            else {
+                continue;
+            };
+            let shares = spread(own.iter().map(|s| s.cpu.gateway / s.cpu.total()));
+            all.push(Summary {
+                test,
+                case,
+                cost,
+                rate,
+                gateway_share: shares.map_or(0.0, |s| s.median),
+                to_forward: against(Case::Forward),
+                to_tayga: against(Case::Tayga),
+                lost: own.iter().map(|s| s.lost).sum(),
+            });
+        }
+    }
+    all
+}
+
+/// Looks at every gate.
+pub fn judge(summary: &[Summary]) -> Vec<Judged> {
+    GATES
+        .iter()
+        .map(|gate| {
+            let row = summary.iter().find(|s| s.case == Case::Sampan && s.test.name() == gate.test);
+            let ratio = row
+                .and_then(|row| if gate.to == "tayga" { row.to_tayga } else { row.to_forward })
+                .map(|spread| spread.median);
+            let outcome = gate.judge(ratio);
+            Judged { test: gate.test, to: gate.to, limit: gate.limit, aim: gate.aim, ratio, outcome }
+        })
+        .collect()
+}
+
+impl Report {
+    /// The report for people.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        let s = &self.setting;
+        // Writing into a String cannot fail.
+        let _ = writeln!(
+            text,
+            "Sampan {} on {}, Linux {}, {} × {}; tayga {}\n\
+             {} rounds of {} s a measurement, {:.0} s in all; load before: {}; {:.1} % of the CPU time stolen by \
+             the host, {:.0} % used by others\n\
+             CPU time of client, gateway, server and ksoftirqd for each unit: median [quartiles]\n\
+             to forwarding, to tayga: median [quartiles] of the ratios within each round\n",
+            s.commit,
+            s.date,
+            s.kernel,
+            s.cpus,
+            s.cpu,
+            s.tayga,
+            self.rounds,
+            self.seconds_each,
+            self.seconds_in_all,
+            s.load_before,
+            self.steal * 100.0,
+            self.others * 100.0,
+        );
+        let mut last = None;
+        for row in &self.summary {
+            if last != Some(row.test) {
+                last = Some(row.test);
+                let _ = writeln!(
+                    text,
+                    "{:<24} {:>20} {:>18} {:>19} {:>12} {:>8}",
+                    row.test.name(),
+                    format!("µs per {}", row.test.unit()),
+                    "to forwarding",
+                    "to tayga",
+                    "rate",
+                    "gateway"
+                );
+            }
+            let _ = writeln!(
+                text,
+                "  {:<22} {:>20} {:>18} {:>19} {:>12} {:>7.0}%",
+                row.case.label(),
+                shown(row.cost),
+                row.to_forward.map_or_else(String::new, shown),
+                row.to_tayga.map_or_else(String::new, shown),
+                row.test.rate(row.rate.median),
+                row.gateway_share * 100.0
+            );
+        }
+        for (case, packets, share) in &self.crossed {
+            let _ = writeln!(
+                text,
+                "\n{}: {packets} packets, {:.2} % of them changed the worker",
+                case.label(),
+                share * 100.0
+            );
+        }
+        text.push('\n');
+        for gate in &self.gates {
+            let _ = writeln!(
+                text,
+                "gate {:<5} to {:<8} {:>7} of at most {:.3}{}: {}",
+                gate.test,
+                gate.to,
+                gate.ratio.map_or_else(|| "?".into(), |r| format!("{r:.3}")),
+                gate.limit,
+                gate.aim.map_or_else(String::new, |aim| format!(" (aim {aim})")),
+                match gate.outcome {
+                    Outcome::Reached => "holds",
+                    Outcome::Holds => "holds, aim missed",
+                    Outcome::Fails => "FAILS",
+                    Outcome::NotJudged => "not judged, a case or test is left out",
+                }
+            );
+        }
+        text
+    }
+}
+
+fn shown(spread: Spread) -> String {
+    let digits = match spread.median {
+        m if m >= 100.0 => 0,
+        m if m >= 10.0 => 1,
+        m if m >= 0.2 => 2,
+        _ => 3,
+    };
+    format!("{:.*} [{:.*}-{:.*}]", digits, spread.median, digits, spread.q1, digits, spread.q3)
+}
+
+/// What a program prints, or a question mark.
+fn said(program: &str, args: &[&str]) -> String {
+    let output = Tool::new(program).args(args.iter().copied()).run().and_then(|o| o.check());
+    output.map_or_else(|_| "?".into(), |text| text.trim().to_owned())
+}
