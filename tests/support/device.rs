@@ -85,7 +85,6 @@ impl Carousels {
                 let place = Place { worker, steering: steering.clone(), pool: pool.clone(), seed: 0x5eed };
                 Worker::new(
                     worker,
-                    workers,
                     Engine::new(settings.clone(), place, now),
                     Carousel::default(),
                     exchange.clone(),
