@@ -1,0 +1,27 @@
+//! Entry functions of the fuzzers. The fuzz targets and the replay on stable (`tests/fuzz_replay.rs`) include this
+//! module; every function takes any bytes, and panics when something that must hold does not.
+#![allow(dead_code, reason = "each target uses its own part")]
+#![allow(clippy::unwrap_used, reason = "a harness that fails must fail")]
+
+pub mod box_judge;
+pub mod build;
+pub mod bytes;
+pub mod fragments;
+pub mod gateway;
+pub mod icmp_quote;
+pub mod judge;
+pub mod judge_error;
+pub mod naive;
+pub mod whole_box;
+pub mod wire_parse;
+pub mod xlat;
+
+/// Every target by its name.
+pub const TARGETS: [(&str, fn(&[u8])); 6] = [
+    ("wire_parse", wire_parse::wire_parse),
+    ("xlat_6to4", xlat::xlat_6to4),
+    ("xlat_4to6", xlat::xlat_4to6),
+    ("icmp_quote", icmp_quote::icmp_quote),
+    ("fragments", fragments::fragments),
+    ("whole_box", whole_box::whole_box),
+];
