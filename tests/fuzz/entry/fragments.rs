@@ -99,7 +99,7 @@ fn piece(data: &mut Bytes<'_>) -> Vec<u8> {
         (std::net::IpAddr::from([203, 0, 113, host]), [198, 51, 100, 1].into())
     };
     let unit = [8, 16, 1232, 1480][usize::from(kind >> 1 & 3)];
-    let offset = usize::from(data.byte()) * unit / if kind & 8 == 0 { 8 } else { 1 } & !7;
+    let offset = usize::from(data.byte()) * if kind & 8 == 0 { unit / 8 } else { unit } / 8 * 8;
     let len = if kind & 16 == 0 { unit } else { usize::from(data.byte()) };
     let more = kind & 32 == 0;
     let salt = if kind & 64 == 0 { 0 } else { data.byte() };
@@ -143,7 +143,7 @@ fn all_room_is_back(store: &mut Reassembly, limits: Fragments, now: Instant) {
             let Ok(view) = packet.parse() else { panic!("a fragment that cannot be read") };
             match store.join(now, &view, &mut packet) {
                 Joined::Waiting => taken += 1,
-                other => {
+                other @ (Joined::Whole { .. } | Joined::Refused { .. }) => {
                     assert!(taken >= 6, "only {taken} pieces go in: {other:?}");
                     return;
                 }
@@ -183,7 +183,7 @@ impl Model {
             return refuse(reason, 0);
         }
         let end = offset + payload.len();
-        if payload.is_empty() || more && payload.len() % 8 != 0 || end > 65_515 {
+        if payload.is_empty() || more && !payload.len().is_multiple_of(8) || end > 65_515 {
             return refuse(DropReason::BadLength, 0);
         }
         let least = match ip.protocol {

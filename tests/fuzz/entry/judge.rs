@@ -86,18 +86,18 @@ pub fn translated(input: &[u8], offload: Offload, out: &[Sent], rules: &Rules) {
         assert_eq!(ip.hops, rules.hops, "B-08, C-05: {} came in", from.hops);
         check_length(bytes, &ip, offload, (input, &from), rules);
     }
-    let parts = if datagrams.len() == 1 { vec![from.l4..from.len] } else { super_parts(&from, offload) };
+    if let [datagram] = &datagrams[..] {
+        check_content(&input[from.l4..], &from, datagram);
+        check_checksum(input, &from, offload, datagram);
+        return;
+    }
+    let parts = super_parts(&from, offload);
     assert_eq!(datagrams.len(), parts.len(), "number of datagrams");
     for (datagram, part) in datagrams.iter().zip(parts) {
-        let l4 = if datagrams.len() == 1 {
-            input[part].to_vec()
-        } else {
-            let mut l4 = input[from.l4..from.l4 + 8].to_vec();
-            l4.extend(&input[part]);
-            let len = l4.len() as u16;
-            naive::put(&mut l4, 4, len);
-            l4
-        };
+        let mut l4 = input[from.l4..from.l4 + 8].to_vec();
+        l4.extend(&input[part]);
+        let len = l4.len() as u16;
+        naive::put(&mut l4, 4, len);
         check_content(&l4, &from, datagram);
         check_checksum(input, &from, offload, datagram);
     }

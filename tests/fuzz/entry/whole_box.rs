@@ -78,7 +78,7 @@ impl Run<'_> {
     fn step(&mut self) {
         match self.data.byte() & 15 {
             0..=3 => {
-                let packet = self.from_client();
+                let packet = self.outgoing();
                 self.send(packet, Offload::default());
             }
             4 | 5 => {
@@ -120,7 +120,7 @@ impl Run<'_> {
     }
 
     /// A packet of a client, mostly of one of a few flows.
-    fn from_client(&mut self) -> Vec<u8> {
+    fn outgoing(&mut self) -> Vec<u8> {
         let who = self.data.byte();
         let what = self.data.byte();
         let src = match who & 31 {
@@ -159,7 +159,7 @@ impl Run<'_> {
     /// A packet from IPv4 to a mapping that was seen, from the peer it was made for or from another one.
     fn answer(&mut self) -> Vec<u8> {
         let look = self.data.byte();
-        let Some((bytes, ip)) = self.remembered(false) else { return self.from_client() };
+        let Some((bytes, ip)) = self.remembered(false) else { return self.outgoing() };
         let head = |i: usize| bytes.get(ip.l4 + i..ip.l4 + i + 2).map_or(0, |w| naive::word(w, 0));
         let peer: IpAddr = match look >> 4 {
             0 => [203, 0, 113, 77].into(),
@@ -181,7 +181,7 @@ impl Run<'_> {
     /// An ICMP error about an output, from its receiver or a router on the way.
     fn error(&mut self) -> Vec<u8> {
         let look = self.data.byte();
-        let Some((bytes, ip)) = self.remembered(look & 1 == 1) else { return self.from_client() };
+        let Some((bytes, ip)) = self.remembered(look & 1 == 1) else { return self.outgoing() };
         let kinds: &[u8] = if ip.is_v6() { &[1, 2, 3, 4, 2, 1] } else { &[3, 11, 12, 3, 3, 5] };
         let (kind, code) = (self.data.one_of(kinds), self.data.byte() & 15);
         let rest = u32::from(self.data.word());
@@ -198,9 +198,9 @@ impl Run<'_> {
     fn hairpin(&mut self) -> Vec<u8> {
         let who = self.data.byte();
         let what = self.data.byte();
-        let Some((bytes, ip)) = self.remembered(false) else { return self.from_client() };
+        let Some((bytes, ip)) = self.remembered(false) else { return self.outgoing() };
         let (IpAddr::V4(pool), Some(head)) = (ip.src, bytes.get(ip.l4..ip.l4 + 8)) else {
-            return self.from_client();
+            return self.outgoing();
         };
         let dst = self.gateway.settings().pool6[0].embed(pool);
         let (port, id) = (naive::word(head, 0), naive::word(head, 4));
@@ -214,7 +214,7 @@ impl Run<'_> {
 
     fn any(&mut self) -> Vec<u8> {
         match self.data.below(4) {
-            0 => self.from_client(),
+            0 => self.outgoing(),
             1 => self.answer(),
             2 => self.error(),
             _ => self.hairpin(),
@@ -260,7 +260,7 @@ impl Run<'_> {
     fn unfinished(&mut self) {
         let look = self.data.byte();
         let size = [1, 100, 1212, 1220, 1400, 1440, 1460, 536][usize::from(look & 7)];
-        let packet = if look & 8 == 0 { self.from_client() } else { self.answer() };
+        let packet = if look & 8 == 0 { self.outgoing() } else { self.answer() };
         let Ok(ip) = naive::read(&packet, true) else { return };
         let (kind, field) = match ip.protocol {
             naive::TCP => (GsoKind::Tcp, 16),

@@ -212,7 +212,7 @@ fn refused(input: &[u8], setup: &Setup, refusal: Refusal, error: Option<PacketBu
         DropReason::Fragment => assert!(ip.fragment.is_some()),
         DropReason::UnknownProtocol => assert!(!known),
         DropReason::Oversize => assert!(ip.len - ip.l4 + 20 > 65535),
-        DropReason::PacketTooBig => {
+        DropReason::PacketTooBig | DropReason::SegmentTooBig => {
             let segment = judge::segment_len(input, &ip, &setup.offload) - ip.l4;
             let (len, mtu) = if ip.is_v6() { (segment + 20, setup.mtu4) } else { (segment + 40, setup.mtu6) };
             assert!(len > usize::from(mtu), "{len} bytes fit {mtu}");
