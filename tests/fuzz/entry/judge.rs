@@ -297,7 +297,8 @@ pub fn originated(input: &[u8], offload: Offload, out: &Sent) {
 
 /// A quoted super-packet looks like its first segment (design rule 10).
 fn check_quoted_segment(quote: &[u8], from: &Ip, offload: Offload, segment: usize) {
-    let Ok(quoted) = naive::read(quote, false) else { panic!("quote cannot be read: {quote:02x?}") };
+    // The quote may end in the extension headers.
+    let Ok(quoted) = naive::read(quote, false) else { return assert!(quote.len() < from.l4) };
     assert_eq!((quoted.src, quoted.dst, quoted.protocol), (from.src, from.dst, from.protocol));
     assert_eq!(quoted.len, segment, "length of the quoted segment");
     if quote.len() == segment && matches!(offload.checksum, Checksum::Partial { .. }) {

@@ -240,7 +240,8 @@ pub fn is_checksum_right(bytes: &[u8], ip: &Ip) -> Option<bool> {
             Some(sum(&[&pseudo(ip, UDP, l4.len()), l4]) == 0xffff)
         }
         ICMPV6 if ip.is_v6() => Some(sum(&[&pseudo(ip, ICMPV6, l4.len()), l4]) == 0xffff),
-        ICMP if !ip.is_v6() => Some(sum(&[l4]) == 0xffff),
+        // All zeroes, checksum too: 0 and 0xffff are the same number in one's complement, and nothing tells them apart.
+        ICMP if !ip.is_v6() => Some(matches!(sum(&[l4]), 0 | 0xffff)),
         _ => None,
     }
 }
