@@ -13,9 +13,7 @@ use crate::wire::ipv4::View4;
 use crate::wire::ipv6::View6;
 use crate::wire::l4::{self, Payload};
 use crate::wire::packet::PacketBuf;
-use crate::xlat::icmp::{
-    Head, Mtus, Outer, error_to_v4, error_to_v6, head_to_v4, head_to_v6, quoted_bytes4, quoted_bytes6,
-};
+use crate::xlat::icmp::{Head, Mtus, Outer, body4, body6, error_to_v4, error_to_v6, head_to_v4, head_to_v6};
 use crate::xlat::{FlowPair, Refusal};
 
 impl Engine {
@@ -31,8 +29,8 @@ impl Engine {
         if pseudo.bytes(message).fold() != 0xffff {
             return Err(DropReason::BadIcmpChecksum.into());
         }
-        let quoted = quoted_bytes6(head, message);
-        let quote = icmp::quote6(quoted)?;
+        let body = body6(head, message);
+        let quote = icmp::quote6(body.quote)?;
         let peer = self.settings.pool6.iter().position(|p| p.contains(quote.src)).and_then(|i| {
             let prefix = self.pref64(i as u8)?;
             Some((i as u8, prefix.extract(quote.src)?, prefix.embed(prefix.extract(quote.src)?)))
@@ -58,7 +56,7 @@ impl Engine {
             Outer { src: session.src4, dst: session.dst4, traffic_class: view.traffic_class, hop_limit: ttl };
         let flow = pair(session, dst6);
         let out = &mut self.scratch[0];
-        error_to_v4(&outer, new_head, quoted, &quote, &flow, out);
+        error_to_v4(&outer, new_head, body, &quote, &flow, out);
         std::mem::swap(packet, out);
         Ok(())
     }
@@ -75,8 +73,8 @@ impl Engine {
         if Sum::ZERO.bytes(message).fold() != 0xffff {
             return Err(DropReason::BadIcmpChecksum.into());
         }
-        let quoted = quoted_bytes4(head, message);
-        let quote = icmp::quote4(quoted)?;
+        let body = body4(head, message);
+        let quote = icmp::quote4(body.quote)?;
         // An error goes to the source of what it quotes.
         if view.dst != quote.src {
             return Err(DropReason::IcmpQuote.into());
@@ -101,7 +99,7 @@ impl Engine {
             Outer { src: prefix.embed(view.src), dst: session.src6, traffic_class: view.tos, hop_limit };
         let flow = pair(session, prefix.embed(session.dst4));
         let out = &mut self.scratch[0];
-        error_to_v6(&outer, new_head, quoted, &quote, &flow, out);
+        error_to_v6(&outer, new_head, body, &quote, &flow, out);
         std::mem::swap(packet, out);
         Ok(())
     }
