@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use sampan::wire::icmp::{quote4, quote6};
 use sampan::wire::packet::{Gso, GsoKind, Offload, PacketBuf, View};
-use sampan::xlat::icmp::{Head, Outer, error_to_v4, error_to_v6};
+use sampan::xlat::icmp::{Body, Head, Outer, error_to_v4, error_to_v6};
 use sampan::xlat::{Delta, FlowPair, Hop, Rewrite, frag, v4_to_v6, v6_to_v4};
 
 use crate::support::segment::{make_partial, parsed, reassemble6, segments};
@@ -330,7 +330,7 @@ proptest! {
         let quoted = sent.up4(ID).bytes();
         let quoted = &quoted[..quoted.len().min(20 + cut)];
         let quote = quote4(quoted).unwrap();
-        error_to_v6(&outer6, head, quoted, &quote, f, &mut out);
+        error_to_v6(&outer6, head, Body { quote: quoted, extension: &[] }, &quote, f, &mut out);
         let error = Packet::parse(out.bytes()).unwrap();
         let mut expected = sent.up6().hops(sent.hops - 1);
         expected.flow_label = 0;
@@ -341,7 +341,8 @@ proptest! {
         let quoted = sent.down6().bytes();
         let quoted = &quoted[..quoted.len().min(40 + cut)];
         let quote = quote6(quoted).unwrap();
-        error_to_v4(&outer4, Head { kind: 3, ..head }, quoted, &quote, f, &mut out);
+        let body = Body { quote: quoted, extension: &[] };
+        error_to_v4(&outer4, Head { kind: 3, ..head }, body, &quote, f, &mut out);
         let error = Packet::parse(out.bytes()).unwrap();
         let whole = Packet { options: Vec::new(), ..sent.down4() }.hops(sent.hops - 1).id(0);
         let df = whole.bytes().len() > 1260;
