@@ -37,6 +37,7 @@ use crate::nat64::settings::{Hops, Settings};
 use crate::nat64::steer::Steering;
 use crate::text::Lang;
 use crate::time::Instant;
+use crate::xlat::mss;
 
 /// How long an idle worker sleeps before it looks at its timers.
 const NAP: Duration = Duration::from_millis(250);
@@ -78,9 +79,12 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
         tun::open(&plan.tun_name, workers).map_err(|e| StartError::Tun { reason: e.to_string() })?;
     let netlink = connect()?;
     let tun_index = netlink.set_up(&plan.tun_name).await.map_err(network)?;
-    let mtus = netlink.link_mtus(tun_index).await.map_err(network)?;
-    let mut settings =
-        plan.nat64.settings(key, plan.nat64.mtu.resolve(mtus.v6, mtus.v4), Hops::KernelForwards);
+    let (links6, links4) = netlink.link_mtus(tun_index).await.map_err(network)?;
+    let mtu = plan.nat64.mtu.resolve(links6.widest, links4.widest);
+    let mut settings = plan.nat64.settings(key, mtu, Hops::KernelForwards);
+    // A segment shall fit every link, the narrowest one too.
+    let narrow = plan.nat64.mtu.resolve(links6.narrowest, links4.narrowest);
+    settings.mss_clamp = settings.mss_clamp.map(|_| mss::fitting(narrow.v6, narrow.v4));
     if settings.icmp6_source.is_none() {
         settings.icmp6_source = netlink.global_address6().await.map_err(network)?;
     }

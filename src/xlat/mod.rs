@@ -6,6 +6,7 @@
 pub mod frag;
 pub mod icmp;
 pub mod icmp_error;
+pub mod mss;
 pub mod pref64;
 pub mod v4_to_v6;
 pub mod v6_to_v4;
@@ -145,7 +146,10 @@ pub enum Notice {
 /// Port and checksum edit of one transport header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Transport {
-    Tcp,
+    Tcp {
+        /// Lower the announced segment size to this.
+        mss: Option<u16>,
+    },
     Udp,
     /// UDP that came without a checksum, which IPv6 does not allow.
     UdpWithoutChecksum,

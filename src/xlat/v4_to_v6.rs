@@ -2,6 +2,7 @@
 
 use std::net::Ipv6Addr;
 
+use super::mss;
 use super::{
     Hop, Notice, Refusal, Rewrite, Transport, edit_echo, edit_ports, is_partial, move_offload, too_big,
 };
@@ -10,7 +11,7 @@ use crate::wire::checksum::pseudo6;
 use crate::wire::icmp::{Icmp, v6};
 use crate::wire::ipv4::View4;
 use crate::wire::ipv6::{self, Header6};
-use crate::wire::l4::{self, Payload};
+use crate::wire::l4::{self, Payload, TcpFlags};
 use crate::wire::packet::{Checksum, GsoKind, PacketBuf};
 
 /// A whole translation, ready to be applied.
@@ -47,6 +48,8 @@ pub struct Context {
     pub lowest_ipv6_mtu: u16,
     /// Identification for the fragments of a datagram that was put together here.
     pub id: u32,
+    /// Largest TCP segment that a SYN may announce, if that is limited.
+    pub mss: Option<u16>,
 }
 
 /// Plans the translation of `packet`, whose parse is `view`.
@@ -66,7 +69,9 @@ pub fn plan(
     let l4_header = view.payload.header_len();
     let payload_len = view.total_len - view.l4;
     let (next_header, transport) = match view.payload {
-        Payload::Tcp(_) => (l4::TCP, Transport::Tcp),
+        Payload::Tcp(tcp) => {
+            (l4::TCP, Transport::Tcp { mss: context.mss.filter(|_| tcp.flags.has(TcpFlags::SYN)) })
+        }
         Payload::Udp(udp) if udp.no_checksum && !is_partial(packet) => {
             (l4::UDP, Transport::UdpWithoutChecksum)
         }
@@ -126,7 +131,12 @@ impl Plan {
         let partial = is_partial(packet);
         let Some(l4) = packet.bytes_mut().get_mut(self.l4..) else { return };
         match self.transport {
-            Transport::Tcp => edit_ports(l4, &self.rewrite, 16, partial, false),
+            Transport::Tcp { mss } => {
+                edit_ports(l4, &self.rewrite, 16, partial, false);
+                if let (Some(mss), Some(header)) = (mss, l4.get_mut(..self.l4_header)) {
+                    mss::clamp(header, mss, partial);
+                }
+            }
             Transport::Udp => edit_ports(l4, &self.rewrite, 6, partial, true),
             Transport::UdpWithoutChecksum => self.make_checksum(packet),
             Transport::Echo { kind, delta } => edit_echo(l4, kind, self.rewrite.src_port, delta),

@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use super::mss;
 use super::{
     Hop, Notice, Refusal, Rewrite, Transport, edit_echo, edit_ports, is_partial, move_offload, too_big,
 };
@@ -10,7 +11,7 @@ use crate::wire::checksum::{Sum, pseudo6};
 use crate::wire::icmp::{Icmp, v4};
 use crate::wire::ipv4::{self, Header4};
 use crate::wire::ipv6::View6;
-use crate::wire::l4::{self, Payload};
+use crate::wire::l4::{self, Payload, TcpFlags};
 use crate::wire::packet::PacketBuf;
 
 /// Longest IPv4 packet sent with DF clear when the IPv6 one had no Fragment Header (RFC 7915 §5.1).
@@ -37,6 +38,8 @@ pub struct Context {
     pub mtu4: u16,
     /// Identification to use when there is none, or none that may be used again.
     pub id: u16,
+    /// Largest TCP segment that a SYN may announce, if that is limited.
+    pub mss: Option<u16>,
 }
 
 /// Plans the translation of `packet`, whose parse is `view`.
@@ -58,7 +61,9 @@ pub fn plan(
     let l4_header = view.payload.header_len();
     let payload_len = view.total_len - view.l4;
     let (protocol, transport) = match view.payload {
-        Payload::Tcp(_) => (l4::TCP, Transport::Tcp),
+        Payload::Tcp(tcp) => {
+            (l4::TCP, Transport::Tcp { mss: context.mss.filter(|_| tcp.flags.has(TcpFlags::SYN)) })
+        }
         Payload::Udp(udp) if udp.no_checksum && !is_partial(packet) => {
             return Err(DropReason::UdpZeroChecksum.into());
         }
@@ -115,7 +120,12 @@ impl Plan {
         let partial = is_partial(packet);
         let Some(l4) = packet.bytes_mut().get_mut(self.l4..) else { return };
         match self.transport {
-            Transport::Tcp => edit_ports(l4, &self.rewrite, 16, partial, false),
+            Transport::Tcp { mss } => {
+                edit_ports(l4, &self.rewrite, 16, partial, false);
+                if let (Some(mss), Some(header)) = (mss, l4.get_mut(..self.l4_header)) {
+                    mss::clamp(header, mss, partial);
+                }
+            }
             Transport::Udp | Transport::UdpWithoutChecksum => edit_ports(l4, &self.rewrite, 6, partial, true),
             Transport::Echo { kind, delta } => edit_echo(l4, kind, self.rewrite.src_port, delta),
         }

@@ -167,14 +167,20 @@ const ID: u16 = 0xbeef;
 
 fn to_v4(packet: &mut PacketBuf, rewrite: &Rewrite<Ipv4Addr>) {
     let Ok(View::V6(view)) = packet.parse() else { panic!("an IPv6 packet") };
-    let context = v6_to_v4::Context { hop: Hop::Less, mtu4: u16::MAX, id: ID };
+    let context = v6_to_v4::Context { hop: Hop::Less, mtu4: u16::MAX, id: ID, mss: None };
     v6_to_v4::plan(&view, packet, rewrite, &context).unwrap().apply(packet);
 }
 
 fn to_v6(packet: &mut PacketBuf, rewrite: &Rewrite<Ipv6Addr>, lowest: u16) -> Option<v4_to_v6::Cut> {
     let Ok(View::V4(view)) = packet.parse() else { panic!("an IPv4 packet") };
-    let context =
-        v4_to_v6::Context { hop: Hop::Less, mtu6: u16::MAX, mtu4: u16::MAX, lowest_ipv6_mtu: lowest, id: 1 };
+    let context = v4_to_v6::Context {
+        hop: Hop::Less,
+        mtu6: u16::MAX,
+        mtu4: u16::MAX,
+        lowest_ipv6_mtu: lowest,
+        id: 1,
+        mss: None,
+    };
     let plan = v4_to_v6::plan(&view, packet, rewrite, &context).unwrap();
     plan.apply(packet);
     plan.cut

@@ -175,6 +175,7 @@ section! {
         mtu6: u64 = "mtu6", Otherwise("the MTU of the interface towards the IPv6 network"), Restart, "MTU of the next hop on the IPv6 side, at least 1280.";
         mtu4: u64 = "mtu4", Otherwise("the MTU of the interface towards the IPv4 network"), Restart, "MTU of the next hop on the IPv4 side, at least 68.";
         lowest_ipv6_mtu: u64 = "lowest-ipv6-mtu", Default("1280"), Restart, "Packets that may be fragmented are cut to this size on the way to IPv6 (RFC 7915 §4).";
+        mss_clamp: bool = "mss-clamp", Default("true"), Restart, "Lower the segment size that TCP connections announce to what fits the links of this machine, for paths where ICMP is filtered.";
         filtering: Filtering = "filtering", Otherwise("defaults"), Reload, "Who may answer a mapping. Concerns new sessions.";
         timers: Timers = "timers", Otherwise("defaults"), Reload, "Idle lifetimes in seconds.";
         allow: Vec<At<Allow>> = "allow", Otherwise("none"), Reload, "Non-global IPv4 destinations that may be reached. Has no effect under 64:ff9b::/96.";

@@ -15,6 +15,7 @@ use crate::addr::{Prefix4, PrefixAny};
 use crate::nat64::settings::{
     Filtering, Fragments, Hops, Key, Limits, Mtu, Pool4, Pool4Range, Settings, Timers, Unit,
 };
+use crate::xlat::mss;
 use crate::xlat::pref64::Pref64;
 
 /// Where the configuration is when nothing else is said.
@@ -109,6 +110,8 @@ pub struct MtuPlan {
     pub v4: Option<u16>,
     /// `lowest-ipv6-mtu`.
     pub lowest_ipv6: u16,
+    /// Whether the TCP segment size is limited to what fits the links.
+    pub mss_clamp: bool,
 }
 
 /// The DNS64.
@@ -192,6 +195,7 @@ impl Nat64Plan {
             limits: self.limits,
             fragments: Fragments::default(),
             mtu,
+            mss_clamp: self.mtu.mss_clamp.then(|| mss::fitting(mtu.v6, mtu.v4)),
             icmp6_source: self.icmp6_source,
             hops,
         }

@@ -331,6 +331,7 @@ fn mtu(section: &config::Nat64, problems: &mut Problems) -> MtuPlan {
         v6: chosen(&section.mtu6, lowest_v6),
         v4: chosen(&section.mtu4, 68),
         lowest_ipv6: chosen(&section.lowest_ipv6_mtu, lowest_v6).unwrap_or(IPV6_MIN_MTU),
+        mss_clamp: section.mss_clamp.as_ref().is_none_or(|at| at.value),
     };
     if let (Some(lowest), Some(mtu6)) = (&section.lowest_ipv6_mtu, &section.mtu6)
         && lowest.value > mtu6.value
