@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::bib::{Bib, Binding};
+use super::ident::Idents;
 use super::lease::Leases;
 use super::permission::Permissions;
 use super::pool4::Pool;
@@ -83,7 +84,7 @@ pub struct Engine {
     pub(super) scratch: [PacketBuf; 2],
     /// Sessions of each protocol.
     pub(super) counts: [u32; 3],
-    ident: u16,
+    pub(super) idents: Idents,
     /// Next identification of IPv6 fragments.
     pub(super) ident6: u32,
     seed: u64,
@@ -98,6 +99,7 @@ impl Engine {
         let subscribers = settings.limits.subscribers.div_ceil(workers).max(1);
         let blocks = u32::try_from(place.pool.usage().0).unwrap_or(u32::MAX);
         let seed = place.seed;
+        let idents = Idents::new(place.worker, place.steering.workers(), seed);
         Self {
             units: Units::new(&settings),
             worker: place.worker,
@@ -111,7 +113,7 @@ impl Engine {
             wheel: Wheel::new(now),
             scratch: [PacketBuf::new(), PacketBuf::new()],
             counts: [0; 3],
-            ident: (seed >> 32) as u16,
+            idents,
             ident6: (seed >> 8) as u32,
             seed,
             notices: Bucket::new(settings.limits.icmp_errors_per_second, now),
@@ -345,14 +347,6 @@ impl Engine {
 
     pub(super) fn pref64(&self, number: u8) -> Option<Pref64> {
         self.settings.pool6.get(usize::from(number)).copied()
-    }
-
-    /// The next IPv4 identification; a super-packet uses up one for each segment.
-    #[inline]
-    pub(super) fn next_ident(&mut self, segments: usize) -> u16 {
-        let ident = self.ident;
-        self.ident = ident.wrapping_add(segments as u16);
-        ident
     }
 
     /// Gives a session a new state and lifetime.
