@@ -376,7 +376,7 @@ fn mpls() -> Vec<u8> {
 }
 
 #[test]
-fn d59_d61_d63_extensions_travel_on_with_the_length_in_the_other_units() {
+fn d59_d61_d62_d63_extensions_travel_on_with_the_length_in_the_other_units() {
     let mpls = mpls();
     for mut gateway in Gateway::each(&settings()) {
         let (packet, out) = sent_to_server(&mut gateway, &[5; 40]);

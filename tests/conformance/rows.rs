@@ -223,3 +223,32 @@ fn d65_padding_behind_a_quote_does_not_reach_the_quoted_checksum() {
         assert_eq!((quote.source(), quote.data()), (packet.source(), packet.data()));
     }
 }
+
+#[test]
+fn a09_dns64_and_nat64_read_one_list_of_prefixes() {
+    let text = "[nat64]\npool6 = [\"2001:db8:64::/96\", \"2001:db8:100::/40\"]\n\
+                [[nat64.pool4]]\nprefix = \"198.51.100.0/28\"\n\
+                [[nat64.allow]]\nprefix = \"10.0.0.0/8\"\n\
+                [dns64]\nlisten = [\"[::1]:53\"]\nupstream = [\"192.0.2.53\"]\n";
+    let plan = sampan::control::plan::check(text).unwrap().plan;
+    let dns64 = plan.dns64.unwrap();
+    assert_eq!((&dns64.prefixes, dns64.prefixes.len()), (&plan.nat64.pool6, 2));
+    assert_eq!(dns64.allow_non_global, plan.nat64.allowed());
+}
+
+#[test]
+fn c19_what_policy_refuses_is_told_except_errors_and_can_be_switched_off() {
+    use sampan::nat64::settings::Filter;
+    let mut settings = settings();
+    settings.filtering.udp = Filter::AddressDependent;
+    for limit in [1000, 0] {
+        settings.limits.icmp_errors_per_second = limit;
+        for mut gateway in Gateway::each(&settings) {
+            let t = open_udp(&mut gateway, client(4000));
+            let told = gateway.refuse(&udp(at("203.0.113.99", 53), t, b"?"), "filtered");
+            assert_eq!(told.map(|p| (p.icmp().0, p.icmp().1)), (limit > 0).then_some((3, 13)));
+            let about = error(ip("203.0.113.99"), t.ip(), 3, 3, 0, &udp(t, at("9.9.9.9", 1), b"").bytes());
+            assert_eq!(gateway.refuse(&about, "no_session"), None);
+        }
+    }
+}

@@ -190,7 +190,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
 
     #[test]
-    fn b16_v6_to_v4_is_what_etherparse_writes(case in case(1500)) {
+    fn b12_b16_v6_to_v4_is_what_etherparse_writes(case in case(1500)) {
         let mut packet = PacketBuf::from_bytes(&case.up6().bytes());
         to_v4(&mut packet, &case.rewrite4());
         prop_assert_eq!(packet.bytes(), case.up4(ID).bytes());
