@@ -27,7 +27,7 @@ use self::counters::{Counters, Totals};
 pub use self::error::StartError;
 use self::ring::Exchange;
 use self::worker::{Requests, Worker};
-use crate::control::admin::{self, Backend};
+use crate::control::admin::{self, Backend, BindFault};
 use crate::control::plan::Plan;
 use crate::io::netlink::{Netlink, NetlinkError, Wanted};
 use crate::io::tun::{self, TunQueue};
@@ -68,9 +68,12 @@ pub fn flush(plan: &Plan) -> Result<(), StartError> {
 async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
     let start = Clock::now();
     // First of all: a second gateway must not get as far as the TUN of the first.
-    let admin = admin::bind(&plan.admin_socket).map_err(|e| StartError::Admin {
-        path: e.path.display().to_string(),
-        reason: e.fault.what(Lang::En),
+    let admin = admin::bind(&plan.admin_socket).map_err(|e| {
+        let (path, reason) = (e.path.display().to_string(), e.fault.what(Lang::En));
+        match e.fault {
+            BindFault::Refused { .. } => StartError::AdminDirectory { path, reason },
+            BindFault::InUse | BindFault::NotASocket => StartError::Admin { path, reason },
+        }
     })?;
     let key = key::read_or_make(&plan.nat64.key_file)?;
     let cpus = thread::available_parallelism().map_or(1, usize::from);

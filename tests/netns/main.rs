@@ -13,5 +13,6 @@ mod dns;
 mod lifecycle;
 mod policy;
 mod route;
+mod start;
 mod support;
 mod traffic;
