@@ -74,11 +74,13 @@ fn facts(status: &Status, lang: Lang) -> Vec<Vec<String>> {
 type Column = (Word, fn(&WorkerStatus) -> u64);
 
 fn workers(workers: &[WorkerStatus], lang: Lang) -> Vec<Vec<String>> {
-    let columns: [Column; 11] = [
+    let columns: [Column; 13] = [
         (Word::Worker, |w| w.worker.into()),
         (Word::In, |w| w.packets_in),
         (Word::Taken, |w| w.taken),
         (Word::Translated, |w| w.translated),
+        (Word::Absorbed, |w| w.absorbed),
+        (Word::Held, |w| w.held),
         (Word::Dropped, |w| w.dropped),
         (Word::Passed, |w| w.passed),
         (Word::OutTranslated, |w| w.out_translated),

@@ -124,6 +124,8 @@ texts! {
             vi "trả lời trên {listen}, hỏi {upstream}";
         In en "IN" vi "VÀO";
         Translated en "TRANSLATED" vi "CHUYỂN DỊCH";
+        Absorbed en "ABSORBED" vi "GHÉP";
+        Held en "HELD" vi "CHỜ";
         Dropped en "DROPPED" vi "LOẠI";
         Passed en "PASSED ON" vi "CHUYỂN ĐI";
         Taken en "TAKEN OVER" vi "NHẬN VỀ";

@@ -207,6 +207,8 @@ impl Control {
             worker: worker as u16,
             packets_in: totals.received,
             translated: totals.translated,
+            absorbed: totals.absorbed,
+            held: totals.held,
             dropped: totals.dropped(),
             passed: totals.passed,
             taken: totals.taken,

@@ -161,7 +161,7 @@ impl ByProtocol {
 }
 
 /// What became of the packets of one worker. Every packet that it received or took is counted once in `translated`,
-/// `dropped` or `passed`; every packet that went out once in one of the `out_` counters.
+/// `absorbed`, `held`, `dropped` or `passed`; every packet that went out once in one of the `out_` counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerStatus {
     /// Its number.
@@ -170,6 +170,10 @@ pub struct WorkerStatus {
     pub packets_in: u64,
     /// Left as their translation.
     pub translated: u64,
+    /// Became part of another one, as fragments do.
+    pub absorbed: u64,
+    /// Wait now for the rest of their datagram.
+    pub held: u64,
     /// Refused for a named reason.
     pub dropped: u64,
     /// Given to the worker that owns them.
