@@ -1,10 +1,14 @@
-//! IPv6 → IPv4 for TCP, UDP and echo. Read RFC 7915 §5 first.
+//! IPv6 → IPv4 for everything but ICMP errors. Read RFC 7915 §5 first.
 
 use std::net::Ipv4Addr;
 
-use super::{Hop, Notice, Refusal, Rewrite, Transport, edit_echo, edit_ports, is_partial, move_offload};
+use super::{
+    Hop, Notice, Refusal, Rewrite, Transport, edit_checksum, edit_echo, edit_ports, is_partial, is_zero,
+    move_offload, opaque, part,
+};
 use crate::verdict::DropReason;
 use crate::wire::checksum::{Sum, pseudo6};
+use crate::wire::fragment::Fragment;
 use crate::wire::icmp::{Icmp, v4};
 use crate::wire::ipv4::{self, Header4};
 use crate::wire::ipv6::View6;
@@ -22,6 +26,8 @@ pub struct Plan {
     transport: Transport,
     l4: usize,
     l4_header: usize,
+    /// The place in the datagram, when this is a piece of one (E-08).
+    fragment: Option<Fragment>,
     /// Cut the result so that each piece has at most this many bytes.
     pub cut: Option<u16>,
 }
@@ -67,8 +73,15 @@ pub fn plan(
             (l4::ICMP, Transport::Echo { kind, delta: Sum::ZERO.minus(pseudo).fold() })
         }
         Payload::Icmp(Icmp::Error { .. } | Icmp::Other { .. }) => return Err(DropReason::IcmpType.into()),
-        Payload::Fragment => return Err(DropReason::Fragment.into()),
-        Payload::Other(_) => return Err(DropReason::UnknownProtocol.into()),
+        Payload::Fragment => {
+            let transport = part(view.protocol, view.fragment, packet, view.l4)?;
+            if matches!(transport, Transport::Addresses { udp: true, field } if is_zero(packet, view.l4 + field))
+            {
+                return Err(DropReason::UdpZeroChecksum.into());
+            }
+            (view.protocol, transport)
+        }
+        Payload::Other(protocol) => (protocol, opaque(protocol, payload_len)),
     };
     let total_len = ipv4::HEADER + payload_len;
     let Ok(total_len16) = u16::try_from(total_len) else { return Err(DropReason::Oversize.into()) };
@@ -101,7 +114,8 @@ pub fn plan(
         src: rewrite.src,
         dst: rewrite.dst,
     };
-    Ok(Plan { header, rewrite: *rewrite, transport, l4: view.l4, l4_header, cut })
+    let fragment = view.fragment.filter(|f| !f.is_atomic());
+    Ok(Plan { header, rewrite: *rewrite, transport, l4: view.l4, l4_header, fragment, cut })
 }
 
 impl Plan {
@@ -115,10 +129,15 @@ impl Plan {
             Transport::Tcp => edit_ports(l4, &self.rewrite, 16, partial, false),
             Transport::Udp | Transport::UdpWithoutChecksum => edit_ports(l4, &self.rewrite, 6, partial, true),
             Transport::Echo { kind, delta } => edit_echo(l4, kind, self.rewrite.src_port, delta),
+            Transport::Addresses { field, udp } => edit_checksum(l4, &self.rewrite, field, udp),
+            Transport::Opaque => {}
         }
         packet.resize_front(self.l4, ipv4::HEADER);
         if let Some(front) = packet.bytes_mut().first_chunk_mut() {
-            self.header.write(front);
+            match self.fragment {
+                None => self.header.write(front),
+                Some(fragment) => self.header.write_fragment(fragment, front),
+            }
         }
         move_offload(packet, ipv4::HEADER, self.l4_header);
     }
