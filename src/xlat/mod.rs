@@ -7,6 +7,7 @@ pub mod eam;
 pub mod frag;
 pub mod icmp;
 pub mod icmp_error;
+pub mod interface_info;
 pub mod pref64;
 pub mod v4_to_v6;
 pub mod v6_to_v4;
