@@ -531,7 +531,7 @@ impl Units {
 }
 
 /// A token bucket that holds one second's worth.
-struct Bucket {
+pub(crate) struct Bucket {
     per_second: u64,
     tokens: u64,
     at: Instant,
@@ -539,11 +539,16 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn new(per_second: u32, now: Instant) -> Self {
+    pub(crate) fn new(per_second: u32, now: Instant) -> Self {
         Self { per_second: per_second.into(), tokens: per_second.into(), at: now, refused: 0 }
     }
 
-    fn take(&mut self, now: Instant) -> bool {
+    /// Errors that were kept back.
+    pub(crate) const fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    pub(crate) fn take(&mut self, now: Instant) -> bool {
         let nanos = now.since(self.at).as_nanos() as u64;
         let new = nanos.saturating_mul(self.per_second) / 1_000_000_000;
         if new > 0 {

@@ -39,7 +39,9 @@ impl Engine {
         let Some((pool6, dst4, dst6)) = peer.filter(|_| view.dst == quote.src) else {
             return Err(DropReason::IcmpQuote.into());
         };
-        let (protocol, peer_port, port6) = flow_of(quote.flow, End::Destination);
+        let Some((protocol, peer_port, port6)) = flow_of(quote.flow, End::Destination) else {
+            return Err(DropReason::IcmpQuote.into());
+        };
         // The quoted packet went to the client: its destination port is the client's.
         let key = Key6 { protocol, src6: quote.dst, port6, pool6, dst4, peer_port };
         let slot = self.sessions.find6(&key).filter(|slot| !self.is_over(now, *slot));
@@ -79,7 +81,9 @@ impl Engine {
         if view.dst != quote.src {
             return Err(DropReason::IcmpQuote.into());
         }
-        let (protocol, port4, peer_port) = flow_of(quote.flow, End::Source);
+        let Some((protocol, port4, peer_port)) = flow_of(quote.flow, End::Source) else {
+            return Err(DropReason::IcmpQuote.into());
+        };
         let key = Key4 { protocol, src4: quote.src, port4, dst4: quote.dst, peer_port };
         let slot = self.sessions.find4(&key).filter(|slot| !self.is_over(now, *slot));
         let Some(session) = slot.and_then(|slot| self.sessions.get(slot)) else {
@@ -122,13 +126,14 @@ fn head_and_message(payload: Payload, l4: usize, packet: &PacketBuf) -> Result<(
 
 /// Protocol, source port and destination port of a quoted packet. `ours` says which of the two ports an echo
 /// identifier is; the peer has none.
-const fn flow_of(flow: QuotedFlow, ours: End) -> (Protocol, u16, u16) {
-    match (flow, ours) {
+const fn flow_of(flow: QuotedFlow, ours: End) -> Option<(Protocol, u16, u16)> {
+    Some(match (flow, ours) {
         (QuotedFlow::Tcp { src, dst }, _) => (Protocol::Tcp, src, dst),
         (QuotedFlow::Udp { src, dst }, _) => (Protocol::Udp, src, dst),
         (QuotedFlow::Echo { id, .. }, End::Source) => (Protocol::Icmp, id, 0),
         (QuotedFlow::Echo { id, .. }, End::Destination) => (Protocol::Icmp, 0, id),
-    }
+        (QuotedFlow::Other { .. }, _) => return None,
+    })
 }
 
 /// Which end of a quoted packet is the IPv6 client's.

@@ -130,6 +130,7 @@ impl Steering {
                 let port = match quote.flow {
                     QuotedFlow::Tcp { src, .. } | QuotedFlow::Udp { src, .. } => src,
                     QuotedFlow::Echo { id, .. } => id,
+                    QuotedFlow::Other { .. } => return Err(DropReason::IcmpQuote),
                 };
                 (quote.src, port)
             }

@@ -9,6 +9,7 @@ use super::FlowPair;
 use super::icmp_error::{MAX_ERROR4, MAX_ERROR6};
 use crate::verdict::DropReason;
 use crate::wire::checksum::{self, Sum, pseudo6};
+use crate::wire::fragment;
 use crate::wire::icmp::{HEADER, Quote, QuotedFlow, v4, v6};
 use crate::wire::ipv4::{self, Header4};
 use crate::wire::ipv6::{self, Header6};
@@ -223,26 +224,32 @@ pub fn error_to_v6(
     flow: &FlowPair,
     out: &mut PacketBuf,
 ) {
+    let next_header = protocol_of(quote.flow, l4::ICMPV6);
+    let fragment_header = if quote.fragment.is_some() { fragment::HEADER } else { 0 };
     let header = Header6 {
         traffic_class: quote.traffic_class,
-        payload_len: u16::try_from(quote.payload_len).unwrap_or(u16::MAX),
-        next_header: protocol_of(quote.flow, l4::ICMPV6),
+        payload_len: u16::try_from(fragment_header + quote.payload_len).unwrap_or(u16::MAX),
+        next_header: if quote.fragment.is_some() { ipv6::FRAGMENT } else { next_header },
         // RFC 7915 §4.3: the quoted hop limit is not decremented.
         hop_limit: quote.hop_limit,
         src: flow.src6,
         dst: flow.dst6,
     };
     let transport = quoted_transport(body.quote, quote.l4, quote.payload_len);
-    let headers = (ipv6::HEADER, ipv6::HEADER);
+    let headers = (ipv6::HEADER, ipv6::HEADER + fragment_header);
     let words = lay_out(headers, transport, body.extension, unit6(head.kind), MAX_ERROR6, out);
     let head = Head { rest: head.rest | u32::from(words) << 24, ..head };
     let message_len = out.len() - ipv6::HEADER;
     let bytes = out.bytes_mut();
     let (front, message) = bytes.split_at_mut(ipv6::HEADER);
     let (icmp, quote_out) = message.split_at_mut(HEADER);
-    let (quote_header, transport_out) = quote_out.split_at_mut(ipv6::HEADER);
-    if let Some(slot) = quote_header.first_chunk_mut() {
+    let (quote_header, transport_out) = quote_out.split_at_mut(ipv6::HEADER + fragment_header);
+    if let Some((slot, rest)) = quote_header.split_first_chunk_mut() {
         header.write(slot);
+        // RFC 7915 §4.3: the quote is translated like a packet, so a piece gets its Fragment Header.
+        if let (Some(fragment), Some(slot)) = (quote.fragment, rest.first_chunk_mut()) {
+            fragment.write(next_header, slot);
+        }
     }
     let delta = Sum::ZERO.ipv6(flow.src6).ipv6(flow.dst6).minus(Sum::ZERO.ipv4(flow.src4).ipv4(flow.dst4));
     let pseudo = pseudo6(flow.src6, flow.dst6, l4::ICMPV6, quote.payload_len as u32);
@@ -297,7 +304,10 @@ pub fn error_to_v4(
     let (icmp, quote_out) = message.split_at_mut(HEADER);
     let (quote_header, transport_out) = quote_out.split_at_mut(ipv4::HEADER);
     if let Some(slot) = quote_header.first_chunk_mut() {
-        header.write(slot);
+        match quote.fragment {
+            None => header.write(slot),
+            Some(fragment) => header.write_fragment(fragment, slot),
+        }
     }
     let delta = Sum::ZERO.ipv4(flow.src4).ipv4(flow.dst4).minus(Sum::ZERO.ipv6(flow.src6).ipv6(flow.dst6));
     let pseudo = pseudo6(flow.dst6, flow.src6, l4::ICMPV6, quote.payload_len as u32);
@@ -340,7 +350,8 @@ const fn protocol_of(flow: QuotedFlow, icmp: u8) -> u8 {
     match flow {
         QuotedFlow::Tcp { .. } => l4::TCP,
         QuotedFlow::Udp { .. } => l4::UDP,
-        QuotedFlow::Echo { .. } => icmp,
+        QuotedFlow::Echo { .. } | QuotedFlow::Other { protocol: l4::ICMP | l4::ICMPV6 } => icmp,
+        QuotedFlow::Other { protocol } => protocol,
     }
 }
 
@@ -362,6 +373,7 @@ fn edit_quoted(
     ports: (u16, u16),
 ) {
     let (field, old_ports) = match flow {
+        QuotedFlow::Other { .. } => return,
         QuotedFlow::Tcp { src, dst } => (16, (src, dst)),
         QuotedFlow::Udp { src, dst } => (6, (src, dst)),
         QuotedFlow::Echo { reply, .. } => {
