@@ -103,6 +103,20 @@ pub struct Status {
     pub workers: Vec<WorkerStatus>,
     /// The DNS64, if there is one.
     pub dns64: Option<DnsStatus>,
+    /// The stateless translator, if it is that one.
+    #[serde(default)]
+    pub siit: Option<SiitStatus>,
+}
+
+/// The stateless translator.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SiitStatus {
+    /// Number of explicit address mappings.
+    pub mappings: u64,
+    /// IPv4 addresses of nodes under the prefix.
+    pub translatable4: Vec<String>,
+    /// IPv4 sources for ICMP errors of IPv6 routers.
+    pub icmp6_pool4: Vec<String>,
 }
 
 /// Whether the gateway does its work.
