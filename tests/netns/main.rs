@@ -13,5 +13,6 @@ mod dns;
 mod lifecycle;
 mod policy;
 mod route;
+mod siit;
 mod support;
 mod traffic;

@@ -151,11 +151,6 @@ impl Translator {
     }
 }
 
-/// The two addresses of a packet, as text.
-pub fn ends(packet: &Packet) -> (String, String) {
-    (packet.src.to_string(), packet.dst.to_string())
-}
-
 /// The addresses of a packet must be these.
 #[track_caller]
 pub fn assert_ends(packet: &Packet, src: &str, dst: &str) {
