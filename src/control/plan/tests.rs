@@ -375,7 +375,7 @@ fn a01_a12_a17_stateless_prefix() {
     let well_known = format!("siit.prefix = \"64:ff9b::/96\"\n{}", eams(&[("192.0.2.1", "2001:db8::1")]));
     assert_eq!(
         problems(&well_known),
-        ["1 siit.prefix: well-known-stateless", "1 siit.icmp6-pool4: no-icmp-pool"]
+        ["1 siit.icmp6-pool4: no-icmp-pool", "1 siit.prefix: well-known-stateless"]
     );
 }
 
