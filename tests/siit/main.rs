@@ -9,4 +9,5 @@ mod fragments;
 mod headers;
 mod icmp;
 mod packet;
+mod properties;
 mod translator;
