@@ -159,6 +159,7 @@ pub(crate) fn walk(first: u8, bytes: &[u8]) -> Result<Chain, DropReason> {
     for seen in 0..=MAX_EXTENSIONS {
         match chain.protocol {
             HOP_BY_HOP if seen > 0 => return Err(DropReason::ExtensionChain),
+            FRAGMENT if seen == MAX_EXTENSIONS => return Err(DropReason::ExtensionChain),
             HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => {
                 let Some(&[next, len, _, segments, ..]) = bytes[chain.l4..].first_chunk::<8>() else {
                     return Err(DropReason::ExtensionChain);
