@@ -8,6 +8,7 @@ pub mod dns64;
 pub mod io;
 pub mod lab;
 pub mod nat64;
+pub mod siit;
 pub mod text;
 pub mod time;
 pub mod verdict;

@@ -7,7 +7,7 @@ use clap::ArgMatches;
 use super::Context;
 use super::output::{Outcome, Table, clean, duration, print, print_json};
 use super::words::Word;
-use crate::control::admin::{ByProtocol, DnsStatus, HealthState, Status, WorkerStatus};
+use crate::control::admin::{ByProtocol, DnsStatus, HealthState, SiitStatus, Status, WorkerStatus};
 use crate::text::Lang;
 
 /// Shows the state.
@@ -56,13 +56,10 @@ fn facts(status: &Status, lang: Lang) -> Vec<Vec<String>> {
             format!("{}  {}  {}  {}", pool.prefix, pool.ports, clean(&pool.mode), used.say(lang)),
         ]);
     }
-    let of = |now, limit| Word::Of { now, limit }.say(lang);
-    let each = |n: ByProtocol| format!("TCP {}, UDP {}, ICMP {}", n.tcp, n.udp, n.icmp);
-    let sessions =
-        format!("{}: {}", of(status.sessions.total(), status.sessions_limit), each(status.sessions));
-    rows.push(vec![Word::LabelSessions.say(lang), sessions]);
-    rows.push(vec!["BIB".into(), format!("{}: {}", status.bib.total(), each(status.bib))]);
-    rows.push(vec![Word::LabelSubscribers.say(lang), of(status.subscribers, status.subscribers_limit)]);
+    match &status.siit {
+        Some(siit) => rows.extend(mappings(siit, lang)),
+        None => rows.extend(tables(status, lang)),
+    }
     if let Some(dns) = &status.dns64 {
         let listens = Word::Listens { listen: dns.listen.join(", "), upstream: dns.upstream.join(", ") };
         rows.push(vec!["DNS64".into(), listens.say(lang)]);
@@ -71,14 +68,40 @@ fn facts(status: &Status, lang: Lang) -> Vec<Vec<String>> {
     rows
 }
 
+/// What the stateful translator holds.
+fn tables(status: &Status, lang: Lang) -> Vec<Vec<String>> {
+    let of = |now, limit| Word::Of { now, limit }.say(lang);
+    let each = |n: ByProtocol| format!("TCP {}, UDP {}, ICMP {}", n.tcp, n.udp, n.icmp);
+    let sessions =
+        format!("{}: {}", of(status.sessions.total(), status.sessions_limit), each(status.sessions));
+    vec![
+        vec![Word::LabelSessions.say(lang), sessions],
+        vec!["BIB".into(), format!("{}: {}", status.bib.total(), each(status.bib))],
+        vec![Word::LabelSubscribers.say(lang), of(status.subscribers, status.subscribers_limit)],
+    ]
+}
+
+/// What the stateless translator goes by.
+fn mappings(siit: &SiitStatus, lang: Lang) -> Vec<Vec<String>> {
+    let mut rows = vec![vec!["SIIT".into(), Word::Stateless { mappings: siit.mappings }.say(lang)]];
+    for (key, prefixes) in [("translatable4", &siit.translatable4), ("icmp6-pool4", &siit.icmp6_pool4)] {
+        if !prefixes.is_empty() {
+            rows.push(vec![key.into(), prefixes.join(", ")]);
+        }
+    }
+    rows
+}
+
 type Column = (Word, fn(&WorkerStatus) -> u64);
 
 fn workers(workers: &[WorkerStatus], lang: Lang) -> Vec<Vec<String>> {
-    let columns: [Column; 11] = [
+    let columns: [Column; 13] = [
         (Word::Worker, |w| w.worker.into()),
         (Word::In, |w| w.packets_in),
         (Word::Taken, |w| w.taken),
         (Word::Translated, |w| w.translated),
+        (Word::Absorbed, |w| w.absorbed),
+        (Word::Held, |w| w.held),
         (Word::Dropped, |w| w.dropped),
         (Word::Passed, |w| w.passed),
         (Word::OutTranslated, |w| w.out_translated),

@@ -118,12 +118,17 @@ texts! {
         Blocks { leased: u64, blocks: u64, percent: u64 }
             en "{leased} of {blocks} blocks in use ({percent} %)"
             vi "{leased} trên {blocks} khối đang dùng ({percent} %)";
+        Stateless { mappings: u64 }
+            en "stateless; explicit mappings: {mappings}"
+            vi "không trạng thái; ánh xạ tường minh: {mappings}";
         Of { now: u64, limit: u64 } en "{now} of {limit}" vi "{now} trên {limit}";
         Listens { listen: String, upstream: String }
             en "answers on {listen}, asks {upstream}"
             vi "trả lời trên {listen}, hỏi {upstream}";
         In en "IN" vi "VÀO";
         Translated en "TRANSLATED" vi "CHUYỂN DỊCH";
+        Absorbed en "ABSORBED" vi "GHÉP";
+        Held en "HELD" vi "CHỜ";
         Dropped en "DROPPED" vi "LOẠI";
         Passed en "PASSED ON" vi "CHUYỂN ĐI";
         Taken en "TAKEN OVER" vi "NHẬN VỀ";

@@ -4,16 +4,19 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use super::plan::host::{HostFacts, check_host};
-use super::plan::{Checked, DnsPlan, Plan, Pool4Plan, load};
+use super::plan::{Checked, DnsPlan, MtuPlan, Nat64Plan, Plan, Pool4Plan, SiitPlan, TranslatorPlan, load};
 use super::problem::{Fault, Places, Problem, Severity};
 use crate::addr::{Prefix4, PrefixAny};
 use crate::nat64::settings;
+use crate::siit;
 
 /// A change that a running gateway accepts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// For the translator; each worker gets it.
+    /// For the stateful translator; each worker gets it.
     Nat64(settings::Change),
+    /// For the stateless translator; each worker gets it.
+    Siit(siit::settings::Change),
     /// For the DNS64.
     Dns64(DnsChange),
 }
@@ -38,6 +41,7 @@ impl Change {
             Self::Nat64(settings::Change::Filtering(_)) => "nat64.filtering",
             Self::Nat64(settings::Change::Allow(_)) => "nat64.allow",
             Self::Nat64(settings::Change::Timers(_)) => "nat64.timers",
+            Self::Siit(siit::settings::Change::Mapping(_)) => "siit.eam",
             Self::Dns64(_) => "dns64",
         }
     }
@@ -91,8 +95,23 @@ pub fn diff(old: &Plan, new: &Plan) -> Result<Vec<Change>, Vec<NeedsRestart>> {
     if !blocked.is_empty() {
         return Err(blocked.into_iter().map(|path| NeedsRestart { path }).collect());
     }
-    let (was, is) = (&old.nat64, &new.nat64);
-    let nat64 = [
+    let translator = match (&old.translator, &new.translator) {
+        (TranslatorPlan::Nat64(was), TranslatorPlan::Nat64(is)) => nat64(was, is),
+        (TranslatorPlan::Siit(was), TranslatorPlan::Siit(is)) if was.mapping() != is.mapping() => {
+            vec![Change::Siit(siit::settings::Change::Mapping(is.mapping()))]
+        }
+        // One cannot become the other: that is blocked above.
+        (TranslatorPlan::Siit(_), _) | (_, TranslatorPlan::Siit(_)) => Vec::new(),
+    };
+    let dns64 = match (&old.dns64, &new.dns64) {
+        (Some(was), Some(is)) if was != is => Some(Change::Dns64(DnsChange::to(is))),
+        _ => None,
+    };
+    Ok(translator.into_iter().chain(dns64).collect())
+}
+
+fn nat64(was: &Nat64Plan, is: &Nat64Plan) -> Vec<Change> {
+    let changes = [
         // A unit or a destination that goes is taken away before anything is added.
         (was.units != is.units).then(|| settings::Change::Units(is.units.clone())),
         (was.allowed() != is.allowed()).then(|| settings::Change::Allow(is.allowed())),
@@ -100,11 +119,7 @@ pub fn diff(old: &Plan, new: &Plan) -> Result<Vec<Change>, Vec<NeedsRestart>> {
         (was.filtering != is.filtering).then_some(settings::Change::Filtering(is.filtering)),
         (was.timers != is.timers).then_some(settings::Change::Timers(is.timers)),
     ];
-    let dns64 = match (&old.dns64, &new.dns64) {
-        (Some(was), Some(is)) if was != is => Some(Change::Dns64(DnsChange::to(is))),
-        _ => None,
-    };
-    Ok(nat64.into_iter().flatten().map(Change::Nat64).chain(dns64).collect())
+    changes.into_iter().flatten().map(Change::Nat64).collect()
 }
 
 impl DnsChange {
@@ -119,8 +134,44 @@ impl DnsChange {
 
 /// Paths of the keys that differ and cannot be changed in a running gateway.
 fn restarts(old: &Plan, new: &Plan) -> Vec<String> {
-    let (was, is) = (&old.nat64, &new.nat64);
-    let plain = [
+    let translator = match (&old.translator, &new.translator) {
+        (TranslatorPlan::Nat64(was), TranslatorPlan::Nat64(is)) => nat64_restarts(was, is),
+        (TranslatorPlan::Siit(was), TranslatorPlan::Siit(is)) => siit_restarts(was, is),
+        (TranslatorPlan::Nat64(_), TranslatorPlan::Siit(_)) => vec!["siit".into()],
+        (TranslatorPlan::Siit(_), TranslatorPlan::Nat64(_)) => vec!["nat64".into()],
+    };
+    let others = differing(&[
+        ("dns64", old.dns64.is_some() != new.dns64.is_some()),
+        ("dns64.listen", listen(old) != listen(new) && old.dns64.is_some() && new.dns64.is_some()),
+        ("admin.socket", old.admin_socket != new.admin_socket),
+        ("tun.name", old.tun_name != new.tun_name),
+        ("log.level", old.log_level != new.log_level),
+    ]);
+    translator.into_iter().chain(others).collect()
+}
+
+fn differing(keys: &[(&str, bool)]) -> Vec<String> {
+    keys.iter().filter(|(_, differs)| *differs).map(|(path, _)| (*path).to_owned()).collect()
+}
+
+fn siit_restarts(was: &SiitPlan, is: &SiitPlan) -> Vec<String> {
+    let MtuPlan { v6, v4, lowest_ipv6 } = was.mtu;
+    differing(&[
+        ("siit.prefix", was.prefix != is.prefix),
+        ("siit.interface-info", was.interface_info != is.interface_info),
+        ("siit.udp-zero-checksum", was.udp_zero_checksum != is.udp_zero_checksum),
+        ("siit.hairpin", was.hairpin != is.hairpin),
+        ("siit.workers", was.workers != is.workers),
+        ("siit.icmp6-source", was.icmp6_source != is.icmp6_source),
+        ("siit.icmp-errors-per-second", was.icmp_errors_per_second != is.icmp_errors_per_second),
+        ("siit.mtu6", v6 != is.mtu.v6),
+        ("siit.mtu4", v4 != is.mtu.v4),
+        ("siit.lowest-ipv6-mtu", lowest_ipv6 != is.mtu.lowest_ipv6),
+    ])
+}
+
+fn nat64_restarts(was: &Nat64Plan, is: &Nat64Plan) -> Vec<String> {
+    let plain = differing(&[
         ("nat64.pool6", was.pool6 != is.pool6),
         ("nat64.subscriber", was.subscriber_len != is.subscriber_len),
         ("nat64.block-size", was.block_size != is.block_size),
@@ -136,20 +187,15 @@ fn restarts(old: &Plan, new: &Plan) -> Vec<String> {
         ("nat64.mtu6", was.mtu.v6 != is.mtu.v6),
         ("nat64.mtu4", was.mtu.v4 != is.mtu.v4),
         ("nat64.lowest-ipv6-mtu", was.mtu.lowest_ipv6 != is.mtu.lowest_ipv6),
-        ("dns64", old.dns64.is_some() != new.dns64.is_some()),
-        ("dns64.listen", listen(old) != listen(new) && old.dns64.is_some() && new.dns64.is_some()),
-        ("admin.socket", old.admin_socket != new.admin_socket),
-        ("tun.name", old.tun_name != new.tun_name),
-        ("log.level", old.log_level != new.log_level),
-    ];
-    let plain = plain.into_iter().filter(|(_, differs)| *differs).map(|(path, _)| path.to_owned());
+        ("nat64.mss-clamp", was.mss_clamp != is.mss_clamp),
+    ]);
     // A range that stays must come here the same way; a new one may choose.
     let same_range =
         |pool: &Pool4Plan| was.pool4.iter().find(|other| other.range.prefix == pool.range.prefix);
     let moved = is.pool4.iter().enumerate().filter_map(|(i, pool)| {
         same_range(pool).filter(|other| other.mode != pool.mode).map(|_| format!("nat64.pool4[{i}].mode"))
     });
-    plain.chain(moved).collect()
+    plain.into_iter().chain(moved).collect()
 }
 
 fn listen(plan: &Plan) -> &[SocketAddr] {
@@ -180,7 +226,10 @@ upstream = ["203.0.113.53"]
 
     /// What a running gateway knows of its plan.
     fn running(plan: &Plan) -> (Settings, Option<DnsPlan>) {
-        (plan.nat64.settings(Key([0; 16]), Mtu::default(), Hops::KernelForwards), plan.dns64.clone())
+        (
+            plan.nat64().unwrap().settings(Key([0; 16]), Mtu::default(), Hops::KernelForwards),
+            plan.dns64.clone(),
+        )
     }
 
     /// What a running gateway does with a change.
@@ -191,6 +240,7 @@ upstream = ["203.0.113.53"]
             Change::Nat64(settings::Change::Filtering(filtering)) => settings.filtering = filtering,
             Change::Nat64(settings::Change::Allow(allow)) => settings.allow = allow,
             Change::Nat64(settings::Change::Timers(timers)) => settings.timers = timers,
+            Change::Siit(change) => panic!("{change:?} for the stateful translator"),
             Change::Dns64(change) => {
                 let dns = dns.as_mut().unwrap();
                 dns.upstream = change.upstream;
@@ -224,6 +274,7 @@ upstream = ["203.0.113.53"]
             "nat64.mtu6" => line("nat64.mtu6 = 1400"),
             "nat64.mtu4" => line("nat64.mtu4 = 1400"),
             "nat64.lowest-ipv6-mtu" => line("nat64.lowest-ipv6-mtu = 1400"),
+            "nat64.mss-clamp" => line("nat64.mss-clamp = false"),
             "nat64.filtering.tcp" => line("nat64.filtering.tcp = \"address-dependent\""),
             "nat64.filtering.udp" => line("nat64.filtering.udp = \"address-dependent\""),
             "nat64.filtering.icmp" => line("nat64.filtering.icmp = \"address-dependent\""),
@@ -259,7 +310,7 @@ upstream = ["203.0.113.53"]
         let mut keys = Vec::new();
         leaves("", File::ROWS, &mut keys);
         assert!(keys.len() > 30);
-        for (path, row) in keys {
+        for (path, row) in keys.into_iter().filter(|(path, _)| !path.starts_with("siit.")) {
             let (old, new) = if path == "nat64.pool4.interface" {
                 (plan(&altered("nat64.pool4.mode")), plan(&altered(&path)))
             } else {
@@ -279,6 +330,69 @@ upstream = ["203.0.113.53"]
                 (apply, result) => panic!("{path} is said to need {apply:?}, but {result:?}"),
             }
         }
+    }
+
+    const STATELESS: &str = r#"
+siit.prefix = "2001:db8:64::/96"
+siit.eam = [{ ipv4 = "192.0.2.1", ipv6 = "2001:db8:6::1", home = "ipv6" }]
+siit.allow = [{ prefix = "10.0.0.0/8", name = "data centre" }]
+"#;
+
+    /// The same as `altered` for the stateless translator.
+    fn altered_stateless(path: &str) -> String {
+        let swap = |from: &str, to: &str| {
+            assert!(STATELESS.contains(from), "{from}");
+            STATELESS.replace(from, to)
+        };
+        let value = match path {
+            "siit.prefix" => return swap("2001:db8:64::/96", "2001:db8:65::/64"),
+            "siit.eam.ipv4" => return swap("192.0.2.1", "192.0.2.2"),
+            "siit.eam.ipv6" => return swap("2001:db8:6::1", "2001:db8:6::2"),
+            "siit.eam.home" => return swap("\"ipv6\"", "\"ipv4\""),
+            "siit.allow.prefix" => return swap("10.0.0.0/8", "172.16.0.0/12"),
+            "siit.allow.name" => return swap("data centre", "another name"),
+            "siit.translatable4" | "siit.icmp6-pool4" => "[\"198.51.100.0/28\"]",
+            "siit.interface-info" => "false",
+            "siit.udp-zero-checksum" => "\"compute\"",
+            "siit.hairpin" => "\"simple\"",
+            "siit.workers" => "3",
+            "siit.icmp6-source" => "\"2001:db8::1\"",
+            "siit.icmp-errors-per-second" => "5",
+            "siit.mtu6" | "siit.mtu4" | "siit.lowest-ipv6-mtu" => "1400",
+            other => panic!("no altered value for the new key {other}; add one"),
+        };
+        format!("{path} = {value}\n{STATELESS}")
+    }
+
+    #[test]
+    fn every_stateless_key_changes_the_plan_and_applies_as_its_row_says() {
+        let mut keys = Vec::new();
+        leaves("", File::ROWS, &mut keys);
+        keys.retain(|(path, _)| path.starts_with("siit."));
+        assert!(keys.len() > 15);
+        for (path, row) in keys {
+            let (old, new) = (plan(STATELESS), plan(&altered_stateless(&path)));
+            assert_ne!(old, new, "{path} is read and forgotten");
+            match (row.apply, diff(&old, &new)) {
+                // A name is for people only.
+                (Apply::Reload, Ok(changes)) if path == "siit.allow.name" => assert_eq!(changes, []),
+                (Apply::Reload, Ok(changes)) => {
+                    let mapping = new.siit().unwrap().mapping();
+                    assert_eq!(changes, [Change::Siit(siit::settings::Change::Mapping(mapping))], "{path}");
+                }
+                (Apply::Restart, Err(blocked)) => assert_eq!(blocked, [NeedsRestart { path }]),
+                (apply, result) => panic!("{path} is said to need {apply:?}, but {result:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn one_translator_becomes_the_other_with_a_restart() {
+        let (stateful, stateless) = (plan(FULL.split("[dns64]").next().unwrap()), plan(STATELESS));
+        let blocked = diff(&stateful, &stateless).unwrap_err();
+        assert_eq!(blocked, [NeedsRestart { path: "siit".into() }]);
+        let blocked = diff(&stateless, &stateful).unwrap_err();
+        assert_eq!(blocked, [NeedsRestart { path: "nat64".into() }]);
     }
 
     #[test]

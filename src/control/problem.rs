@@ -134,6 +134,11 @@ impl Problems {
         self.found.iter().any(|problem| below(&problem.path))
     }
 
+    /// Whether `path` itself has been found wrong.
+    pub fn complained_at(&self, path: &str) -> bool {
+        self.found.iter().any(|problem| problem.path == path)
+    }
+
     /// Everything recorded, in the order of the file.
     pub fn into_sorted(mut self) -> (Vec<Problem>, Places) {
         self.found.sort_by(|a, b| (a.line, a.severity, &a.path).cmp(&(b.line, b.severity, &b.path)));
@@ -351,14 +356,56 @@ faults! {
                 => "khai báo các đơn vị cùng tiền tố của họ để từ chối máy lạ";
         AllowWithoutEffect
             en "the allow list has no effect: under 64:ff9b::/96 non-global IPv4 is never translated (RFC 6052 §3.1)"
-                => "set nat64.pool6 to a /96 of your own, for example [\"2001:db8:64::/96\"]"
+                => "translate under a prefix of your own, for example 2001:db8:64::/96"
             vi "danh sách cho phép không có tác dụng: dưới 64:ff9b::/96 không bao giờ chuyển dịch IPv4 nội bộ (RFC 6052 §3.1)"
-                => "đặt nat64.pool6 là một /96 của mình, ví dụ [\"2001:db8:64::/96\"]";
+                => "chuyển dịch dưới tiền tố của mình, ví dụ 2001:db8:64::/96";
         AllowGlobal { value: String }
             en "{value} is global and needs no permission"
                 => "remove the entry; the list is for private and other special-purpose destinations"
             vi "{value} là địa chỉ toàn cầu, không cần cho phép"
                 => "xoá mục này; danh sách chỉ dành cho đích nội bộ hoặc chuyên dụng";
+
+        // The stateless translator.
+        TwoTranslators
+            en "[siit] and [nat64] cannot both be there: one gateway is either stateless or stateful"
+                => "remove one of the two tables, or run a second gateway"
+            vi "[siit] và [nat64] không thể cùng có: một cổng chỉ chạy không trạng thái hoặc có trạng thái"
+                => "xoá một trong hai bảng, hoặc chạy thêm một cổng";
+        NothingMapped
+            en "no IPv6 node has an IPv4 address, so nothing can be translated"
+                => "add [[siit.eam]] with ipv4 and ipv6, or translatable4"
+            vi "chưa máy IPv6 nào có địa chỉ IPv4 nên không gói nào chuyển dịch được"
+                => "thêm [[siit.eam]] với ipv4 và ipv6, hoặc translatable4";
+        EamSuffix { ipv4: String, ipv6: String }
+            en "{ipv4} has more addresses than {ipv6} (RFC 7757 §3.2)"
+                => "use a shorter ipv6 prefix or a longer ipv4 prefix: as many bits behind both, or more in ipv6"
+            vi "{ipv4} có nhiều địa chỉ hơn {ipv6} (RFC 7757 §3.2)"
+                => "rút ngắn tiền tố ipv6 hoặc kéo dài tiền tố ipv4: số bit phía sau phải bằng nhau, hoặc ipv6 nhiều hơn";
+        EamOverlap { value: String, other: String, at: String }
+            en "{value} lies within {other} ({at}): the two directions may disagree there (RFC 7757 §5)"
+                => "leave it if the exception is meant, else make them disjoint"
+            vi "{value} nằm trong {other} ({at}): hai chiều có thể không khớp nhau ở đó (RFC 7757 §5)"
+                => "giữ nguyên nếu đó là ngoại lệ có chủ ý, nếu không hãy tách ra";
+        SimpleHidesMappings
+            en "with hairpin = \"simple\" the source of a packet from IPv4 is never mapped explicitly (RFC 7757 §4.2.1), so answers of these nodes get the wrong address"
+                => "use hairpin = \"intrinsic\", or home = \"ipv6\""
+            vi "với hairpin = \"simple\", nguồn của gói từ IPv4 không bao giờ theo ánh xạ tường minh (RFC 7757 §4.2.1), nên trả lời của các máy này mang sai địa chỉ"
+                => "dùng hairpin = \"intrinsic\", hoặc home = \"ipv6\"";
+        WellKnownStateless
+            en "a stateless translator should have a prefix of its own (RFC 6052 §3.3): under 64:ff9b::/96 private IPv4 is never translated, and IPv6 nodes may not have addresses in it"
+                => "use a prefix from your own space, for example 2001:db8:64::/96"
+            vi "bộ chuyển dịch không trạng thái nên có tiền tố riêng (RFC 6052 §3.3): dưới 64:ff9b::/96 không bao giờ chuyển dịch IPv4 nội bộ, và máy IPv6 không được mang địa chỉ trong đó"
+                => "dùng tiền tố trong vùng của mình, ví dụ 2001:db8:64::/96";
+        NoIcmpPool
+            en "without icmp6-pool4 the ICMP errors of IPv6 routers are dropped: path MTU discovery from IPv4 fails, and traceroute shows stars (RFC 6791)"
+                => "add icmp6-pool4 with one public IPv4 address that is routed here"
+            vi "không có icmp6-pool4 thì lỗi ICMP của router IPv6 bị bỏ: dò MTU từ phía IPv4 thất bại và traceroute chỉ thấy dấu sao (RFC 6791)"
+                => "thêm icmp6-pool4 với một địa chỉ IPv4 công cộng được định tuyến tới đây";
+        PrivateIcmpPool { value: String }
+            en "{value} is private: errors from it are likely to be filtered (RFC 6791 §3.1)"
+                => "use public addresses"
+            vi "{value} là địa chỉ nội bộ: lỗi gửi từ đó dễ bị lọc (RFC 6791 §3.1)"
+                => "dùng địa chỉ công cộng";
 
         // DNS64.
         PortMissing
@@ -407,6 +454,16 @@ faults! {
                 => "use a prefix of its own for pool6, or take the address away"
             vi "{address} trên {interface} nằm trong tiền tố này: máy sẽ giữ gói tin cho riêng mình"
                 => "dùng tiền tố riêng cho pool6, hoặc gỡ địa chỉ đó";
+        MappedIsHost { address: String, interface: String }
+            en "{address} is an address of this machine (on {interface}): it would keep the packets for itself"
+                => "map another address, or take {address} off {interface}"
+            vi "{address} là địa chỉ của chính máy này (trên {interface}): máy sẽ giữ gói tin cho riêng mình"
+                => "ánh xạ địa chỉ khác, hoặc gỡ {address} khỏi {interface}";
+        OnLinkMapped { value: String, interface: String }
+            en "{value} lies in the subnet of {interface}: neighbours will look for it by ARP and nobody answers"
+                => "use addresses that the router sends here by a route"
+            vi "{value} nằm trong mạng con của {interface}: máy lân cận sẽ tìm bằng ARP và không ai trả lời"
+                => "dùng địa chỉ mà router định tuyến tới đây";
         NoInterface { value: String, present: String }
             en "this machine has no interface {value}"
                 => "use one of {present}"

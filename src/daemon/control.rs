@@ -12,19 +12,21 @@ use super::counters::{Counters, Totals};
 use super::dns;
 use super::ring::Exchange;
 use super::worker::{Request, Requests};
+use crate::addr::Prefix4;
 use crate::control::admin::{
     Backend, ByProtocol, Counter, Cursor, DnsStatus, DropRow, Health, HealthState, Page, Pool4Status,
-    ReloadReport, Status, WorkerStatus,
+    ReloadReport, SiitStatus, Status, WorkerStatus,
 };
 use crate::control::diff::{self, Change};
-use crate::control::plan::Plan;
 use crate::control::plan::host::HostFacts;
+use crate::control::plan::{Nat64Plan, Plan, TranslatorPlan};
 use crate::control::problem::{Fault, Problem};
 use crate::io::dns_net;
 use crate::io::netlink::{Netlink, Wanted};
 use crate::nat64::engine::Engine;
 use crate::nat64::pool4::Pool;
 use crate::nat64::settings::{self, BibRow, Key, Pool4, RowFilter, SessionRow};
+use crate::siit::{self, Siit};
 use crate::time::Instant;
 use crate::verdict::DropReason;
 
@@ -45,9 +47,17 @@ pub enum Stop {
 /// One worker from outside.
 pub struct Contact {
     /// Its mailbox.
-    pub requests: Arc<Requests>,
+    pub mailbox: Mailbox,
     /// Its books.
     pub counters: Arc<Counters>,
+}
+
+/// The mailbox of a worker, by what it runs.
+pub enum Mailbox {
+    /// The stateful translator.
+    Nat64(Arc<Requests<Engine>>),
+    /// The stateless translator.
+    Siit(Arc<Requests<Siit>>),
 }
 
 /// Everything the admin socket needs.
@@ -62,8 +72,8 @@ pub struct Control {
     pub running: Mutex<Running>,
     /// Where the configuration is.
     pub config: PathBuf,
-    /// Secret of the pool.
-    pub key: Key,
+    /// Secret of the pool, if there is one.
+    pub key: Option<Key>,
     /// Index of the TUN.
     pub tun: u32,
     /// When the gateway became ready.
@@ -80,18 +90,23 @@ pub struct Control {
 pub struct Running {
     /// The plan.
     pub plan: Plan,
-    /// The pool of all workers.
-    pub pool: Arc<Pool>,
+    /// The pool of all workers, in stateful mode.
+    pub pool: Option<Arc<Pool>>,
 }
 
 /// What a plan wants from the kernel.
 pub fn wanted(plan: &Plan) -> Wanted {
     use crate::control::plan::Pool4Mode;
+    let nat64 = match &plan.translator {
+        TranslatorPlan::Nat64(nat64) => nat64,
+        TranslatorPlan::Siit(siit) => {
+            return Wanted { pool6: siit.routed6(), pool4: siit.routed4(), proxy: Vec::new() };
+        }
+    };
     Wanted {
-        pool6: plan.nat64.pool6.iter().map(|p| p.prefix()).collect(),
-        pool4: plan.nat64.pool4.iter().map(|p| p.range.prefix).collect(),
-        proxy: plan
-            .nat64
+        pool6: nat64.pool6.iter().map(|p| p.prefix()).collect(),
+        pool4: nat64.pool4.iter().map(|p| p.range.prefix).collect(),
+        proxy: nat64
             .pool4
             .iter()
             .filter_map(|p| match &p.mode {
@@ -103,18 +118,42 @@ pub fn wanted(plan: &Plan) -> Wanted {
 }
 
 impl Control {
-    /// Has a worker do something between two batches. `None` when it does not answer.
+    /// Has a stateful worker do something between two batches. `None` when it does not answer.
     fn ask<R: Send + 'static>(
         &self,
         worker: usize,
         what: impl FnOnce(&mut Engine, Instant) -> R + Send + 'static,
     ) -> Option<R> {
+        match &self.contacts.get(worker)?.mailbox {
+            Mailbox::Nat64(requests) => self.put(worker, requests, what),
+            Mailbox::Siit(_) => None,
+        }
+    }
+
+    /// The same for a stateless worker.
+    fn ask_siit<R: Send + 'static>(
+        &self,
+        worker: usize,
+        what: impl FnOnce(&mut Siit, Instant) -> R + Send + 'static,
+    ) -> Option<R> {
+        match &self.contacts.get(worker)?.mailbox {
+            Mailbox::Nat64(_) => None,
+            Mailbox::Siit(requests) => self.put(worker, requests, what),
+        }
+    }
+
+    fn put<T: 'static, R: Send + 'static>(
+        &self,
+        worker: usize,
+        requests: &Requests<T>,
+        what: impl FnOnce(&mut T, Instant) -> R + Send + 'static,
+    ) -> Option<R> {
         let (answer, answered) = sync_channel(1);
-        let request: Request = Box::new(move |engine, now| {
+        let request: Request<T> = Box::new(move |translator, now| {
             // Fails only when nobody waits for the answer any more.
-            let _ = answer.send(what(engine, now));
+            let _ = answer.send(what(translator, now));
         });
-        self.contacts.get(worker)?.requests.push(request).ok()?;
+        requests.push(request).ok()?;
         self.exchange.wake(worker as u16);
         answered.recv_timeout(PATIENCE).ok()
     }
@@ -162,10 +201,14 @@ impl Control {
 
     fn apply(&self, change: &settings::Change, running: &mut Running, plan: &Plan) -> Result<(), Problem> {
         let pool = match change {
-            settings::Change::Pool4(ranges) => {
-                let pool4 = Pool4 { ranges: ranges.clone(), block_size: plan.nat64.block_size };
-                Some(Arc::new(Pool::new(&pool4, &self.key, Some(&running.pool))))
-            }
+            settings::Change::Pool4(ranges) => match (plan.nat64(), &self.key, &running.pool) {
+                (Some(nat64), Some(key), Some(pool)) => {
+                    let pool4 = Pool4 { ranges: ranges.clone(), block_size: nat64.block_size };
+                    Some(Arc::new(Pool::new(&pool4, key, Some(pool))))
+                }
+                // Only the stateful translator has a pool to change.
+                (_, _, _) => None,
+            },
             settings::Change::Units(_)
             | settings::Change::Filtering(_)
             | settings::Change::Allow(_)
@@ -180,33 +223,57 @@ impl Control {
                 }
             });
             if done.is_none() {
-                return Err(Problem::of_file(Fault::NotApplied {
-                    reason: format!("worker {worker} does not answer"),
-                }));
+                return Err(no_answer(worker));
             }
         }
         if let Some(pool) = pool {
-            let (before, after) = (wanted(&running.plan), wanted(plan));
-            let routed = self.runtime.block_on(self.netlink.apply(self.tun, &after, &before));
-            if let Err(e) = routed {
-                return Err(Problem::of_file(Fault::NotApplied { reason: e.to_string() }));
-            }
-            running.pool = pool;
+            self.route(&running.plan, plan)?;
+            running.pool = Some(pool);
         }
         Ok(())
     }
 
+    fn apply_siit(
+        &self,
+        change: &siit::settings::Change,
+        running: &Running,
+        plan: &Plan,
+    ) -> Result<(), Problem> {
+        for worker in 0..self.contacts.len() {
+            let change = change.clone();
+            if self.ask_siit(worker, move |siit, _| siit.change(change)).is_none() {
+                return Err(no_answer(worker));
+            }
+        }
+        self.route(&running.plan, plan)
+    }
+
+    /// Goes from the routes of one plan to those of another.
+    fn route(&self, before: &Plan, after: &Plan) -> Result<(), Problem> {
+        let (before, after) = (wanted(before), wanted(after));
+        let routed = self.netlink.apply(self.tun, &after, &before);
+        self.runtime
+            .block_on(routed)
+            .map_err(|e| Problem::of_file(Fault::NotApplied { reason: e.to_string() }))
+    }
+
     fn worker_status(&self, worker: usize, contact: &Contact) -> (WorkerStatus, Option<Tables>) {
         let totals = contact.counters.totals();
-        let tables = self.ask(worker, |engine, _| Tables {
-            sessions: by_protocol(engine.session_counts()),
-            bib: by_protocol(engine.binding_counts()),
-            subscribers: engine.subscribers().into(),
-        });
+        let tables = match &contact.mailbox {
+            Mailbox::Nat64(_) => self.ask(worker, |engine, _| Tables {
+                sessions: by_protocol(engine.session_counts()),
+                bib: by_protocol(engine.binding_counts()),
+                subscribers: engine.subscribers().into(),
+            }),
+            // It has no tables, but it answers.
+            Mailbox::Siit(_) => self.ask_siit(worker, |_, _| Tables::default()),
+        };
         let status = WorkerStatus {
             worker: worker as u16,
             packets_in: totals.received,
             translated: totals.translated,
+            absorbed: totals.absorbed,
+            held: totals.held,
             dropped: totals.dropped(),
             passed: totals.passed,
             taken: totals.taken,
@@ -221,6 +288,7 @@ impl Control {
 }
 
 /// How full the tables of one worker are.
+#[derive(Default)]
 struct Tables {
     sessions: ByProtocol,
     bib: ByProtocol,
@@ -237,6 +305,10 @@ fn add(sum: &mut ByProtocol, more: ByProtocol) {
     sum.icmp += more.icmp;
 }
 
+fn no_answer(worker: usize) -> Problem {
+    Problem::of_file(Fault::NotApplied { reason: format!("worker {worker} does not answer") })
+}
+
 impl Backend for Control {
     fn status(&self) -> Status {
         let (plan, pool) = {
@@ -248,23 +320,19 @@ impl Backend for Control {
             uptime_s: self.since.elapsed().as_secs(),
             config: self.config.display().to_string(),
             tun: plan.tun_name.clone(),
-            pool6: plan.nat64.pool6.iter().map(ToString::to_string).collect(),
-            sessions_limit: plan.nat64.limits.sessions.into(),
-            subscribers_limit: plan.nat64.limits.subscribers.into(),
             ..Status::default()
         };
-        for (range, (blocks, leased)) in plan.nat64.pool4.iter().zip(pool.usage_by_range()) {
-            use crate::control::plan::Pool4Mode;
-            status.pool4.push(Pool4Status {
-                prefix: range.range.prefix.to_string(),
-                ports: format!("{}-{}", range.range.ports.start(), range.range.ports.end()),
-                mode: match &range.mode {
-                    Pool4Mode::Routed => "routed".into(),
-                    Pool4Mode::OnLink { interface } => format!("onlink {interface}"),
-                },
-                blocks,
-                blocks_leased: leased,
-            });
+        match &plan.translator {
+            TranslatorPlan::Nat64(nat64) => nat64_status(nat64, pool.as_deref(), &mut status),
+            TranslatorPlan::Siit(siit) => {
+                let text = |prefixes: &[Prefix4]| prefixes.iter().map(ToString::to_string).collect();
+                status.pool6.push(siit.prefix.to_string());
+                status.siit = Some(SiitStatus {
+                    mappings: siit.eam.rows().len() as u64,
+                    translatable4: text(&siit.translatable4),
+                    icmp6_pool4: text(&siit.icmp6_pool4),
+                });
+            }
         }
         if let (Some(dns), Some(plan)) = (&self.dns, &plan.dns64) {
             let counter = |(name, value): (&str, u64)| Counter { name: name.into(), value };
@@ -325,6 +393,9 @@ impl Backend for Control {
                 Change::Nat64(change) => {
                     self.apply(change, &mut running, &reload.checked.plan).map_err(|p| vec![p])?;
                 }
+                Change::Siit(change) => {
+                    self.apply_siit(change, &running, &reload.checked.plan).map_err(|p| vec![p])?;
+                }
                 Change::Dns64(change) => {
                     if let Some(dns) = &self.dns {
                         dns.apply(dns::changes(change));
@@ -342,5 +413,25 @@ impl Backend for Control {
 
     fn stop(&self, flush: bool) {
         self.stop.send_replace(if flush { Stop::Flush } else { Stop::Keep });
+    }
+}
+
+fn nat64_status(plan: &Nat64Plan, pool: Option<&Pool>, status: &mut Status) {
+    use crate::control::plan::Pool4Mode;
+    status.pool6 = plan.pool6.iter().map(ToString::to_string).collect();
+    status.sessions_limit = plan.limits.sessions.into();
+    status.subscribers_limit = plan.limits.subscribers.into();
+    let usage: Vec<_> = pool.map(|pool| pool.usage_by_range().collect()).unwrap_or_default();
+    for (range, (blocks, leased)) in plan.pool4.iter().zip(usage) {
+        status.pool4.push(Pool4Status {
+            prefix: range.range.prefix.to_string(),
+            ports: format!("{}-{}", range.range.ports.start(), range.range.ports.end()),
+            mode: match &range.mode {
+                Pool4Mode::Routed => "routed".into(),
+                Pool4Mode::OnLink { interface } => format!("onlink {interface}"),
+            },
+            blocks,
+            blocks_leased: leased,
+        });
     }
 }

@@ -30,6 +30,11 @@ faults! {
                 => "it holds 32 hexadecimal digits and belongs to root; set nat64.key-file, or remove the file to get a new key"
             vi "không dùng được tệp khóa {file}: {reason}"
                 => "tệp gồm 32 chữ số thập lục phân và thuộc về root; đặt nat64.key-file, hoặc xóa tệp để có khóa mới";
+        AdminDirectory { path: String, reason: String }
+            en "no admin socket at {path}: {reason}"
+                => "run as root, and let the directory of admin.socket be writable for root"
+            vi "không có socket quản trị tại {path}: {reason}"
+                => "chạy bằng root và để root ghi được vào thư mục của admin.socket";
         Admin { path: String, reason: String }
             en "no admin socket at {path}: {reason}"
                 => "stop the sampan that runs there (`sampan stop`), or give this one its own admin.socket and tun.name"

@@ -22,21 +22,23 @@ use std::time::{Duration, Instant as Clock};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use self::control::{Contact, Control, Running, Stop, wanted};
+use self::control::{Contact, Control, Mailbox, Running, Stop, wanted};
 use self::counters::{Counters, Totals};
 pub use self::error::StartError;
 use self::ring::Exchange;
-use self::worker::{Requests, Worker};
-use crate::control::admin::{self, Backend};
-use crate::control::plan::Plan;
+use self::worker::{Requests, Translator, Worker};
+use crate::control::admin::{self, Backend, BindFault};
+use crate::control::plan::{Nat64Plan, Plan, SiitPlan, TranslatorPlan};
 use crate::io::netlink::{Netlink, NetlinkError, Wanted};
 use crate::io::tun::{self, TunQueue};
 use crate::nat64::engine::{Engine, Place};
 use crate::nat64::pool4::Pool;
-use crate::nat64::settings::{Hops, Settings};
+use crate::nat64::settings::{Hops, Key};
 use crate::nat64::steer::Steering;
+use crate::siit::{self, Siit};
 use crate::text::Lang;
 use crate::time::Instant;
+use crate::xlat::mss;
 
 /// How long an idle worker sleeps before it looks at its timers.
 const NAP: Duration = Duration::from_millis(250);
@@ -67,23 +69,31 @@ pub fn flush(plan: &Plan) -> Result<(), StartError> {
 async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
     let start = Clock::now();
     // First of all: a second gateway must not get as far as the TUN of the first.
-    let admin = admin::bind(&plan.admin_socket).map_err(|e| StartError::Admin {
-        path: e.path.display().to_string(),
-        reason: e.fault.what(Lang::En),
+    let admin = admin::bind(&plan.admin_socket).map_err(|e| {
+        let (path, reason) = (e.path.display().to_string(), e.fault.what(Lang::En));
+        match e.fault {
+            BindFault::Refused { .. } => StartError::AdminDirectory { path, reason },
+            BindFault::InUse | BindFault::NotASocket => StartError::Admin { path, reason },
+        }
     })?;
-    let key = key::read_or_make(&plan.nat64.key_file)?;
+    let kind = match &plan.translator {
+        TranslatorPlan::Nat64(nat64) => Kind::Nat64(nat64, key::read_or_make(&nat64.key_file)?),
+        TranslatorPlan::Siit(siit) => Kind::Siit(siit),
+    };
     let cpus = thread::available_parallelism().map_or(1, usize::from);
     let workers = plan.workers(cpus);
     let (queues, offloads) =
         tun::open(&plan.tun_name, workers).map_err(|e| StartError::Tun { reason: e.to_string() })?;
     let netlink = connect()?;
     let tun_index = netlink.set_up(&plan.tun_name).await.map_err(network)?;
-    let mtus = netlink.link_mtus(tun_index).await.map_err(network)?;
-    let mut settings =
-        plan.nat64.settings(key, plan.nat64.mtu.resolve(mtus.v6, mtus.v4), Hops::KernelForwards);
-    if settings.icmp6_source.is_none() {
-        settings.icmp6_source = netlink.global_address6().await.map_err(network)?;
-    }
+    let (links6, links4) = netlink.link_mtus(tun_index).await.map_err(network)?;
+    let mtu = plan.mtu().resolve(links6.widest, links4.widest);
+    // A segment shall fit every link, the narrowest one too.
+    let narrow = plan.mtu().resolve(links6.narrowest, links4.narrowest);
+    let icmp6_source = match plan.icmp6_source() {
+        Some(addr) => Some(addr),
+        None => netlink.global_address6().await.map_err(network)?,
+    };
     let dns = match &plan.dns64 {
         Some(plan) => Some(dns::Prepared::bind(plan)?),
         None => None,
@@ -91,10 +101,33 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
     netlink.apply(tun_index, &wanted(&plan), &Wanted::default()).await.map_err(network)?;
     let who = privileges::drop_all().map_err(|reason| StartError::Privileges { reason })?;
 
-    let pool = Arc::new(Pool::new(&settings.pool4, &key, None));
     let (stop, mut stopped) = watch::channel(Stop::No);
     let (failed, mut failures) = mpsc::channel(1);
-    let crew = Crew::start(&settings, &pool, queues, start, &failed)?;
+    let mut table_bytes = 0;
+    let (crew, pool, key) = match kind {
+        Kind::Nat64(nat64, key) => {
+            let mut settings = nat64.settings(key, mtu, Hops::KernelForwards);
+            settings.icmp6_source = icmp6_source;
+            settings.mss_clamp = settings.mss_clamp.map(|_| mss::fitting(narrow.v6, narrow.v4));
+            let pool = Arc::new(Pool::new(&settings.pool4, &key, None));
+            let steering = Steering::new(key, settings.subscriber_len, workers);
+            let crew = Crew::start(queues, start, &failed, Mailbox::Nat64, |worker, seed| {
+                let place = Place { worker, steering: steering.clone(), pool: pool.clone(), seed };
+                let engine = Engine::new(settings.clone(), place, now(start));
+                table_bytes += engine.table_bytes();
+                engine
+            })?;
+            (crew, Some(pool), Some(key))
+        }
+        Kind::Siit(siit) => {
+            let mut settings = siit.settings(mtu, Hops::KernelForwards);
+            settings.icmp6_source = icmp6_source;
+            let crew = Crew::start(queues, start, &failed, Mailbox::Siit, |worker, seed| {
+                Siit::new(settings.clone(), siit::Place { worker, workers, seed }, now(start))
+            })?;
+            (crew, None, None)
+        }
+    };
     let dns = match dns {
         Some(prepared) => Some(prepared.start(&stop, &failed)?),
         None => None,
@@ -123,9 +156,9 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
         workers,
         tun = %plan.tun_name,
         udp_segmentation = offloads.udp,
-        mtu6 = settings.mtu.v6,
-        mtu4 = settings.mtu.v4,
-        table_mib = crew.table_bytes / (1 << 20),
+        mtu6 = mtu.v6,
+        mtu4 = mtu.v4,
+        table_mib = table_bytes / (1 << 20),
         %who,
         "ready"
     );
@@ -178,25 +211,30 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
     }
 }
 
+/// Which translator shall run, and the secret that one of them needs.
+enum Kind<'a> {
+    Nat64(&'a Nat64Plan, Key),
+    Siit(&'a SiitPlan),
+}
+
 /// The worker threads and what it takes to speak with them.
 struct Crew {
     contacts: Vec<Contact>,
     exchange: Arc<Exchange>,
     threads: Vec<JoinHandle<TunQueue>>,
     running: Arc<AtomicBool>,
-    table_bytes: usize,
 }
 
 impl Crew {
-    fn start(
-        settings: &Settings,
-        pool: &Arc<Pool>,
+    /// Starts a thread for each queue. `make` makes the translator of a worker out of its number and a random seed.
+    fn start<T: Translator + Send + 'static>(
         queues: Vec<TunQueue>,
         start: Clock,
         failed: &mpsc::Sender<StartError>,
+        mailbox: fn(Arc<Requests<T>>) -> Mailbox,
+        mut make: impl FnMut(u16, u64) -> T,
     ) -> Result<Self, StartError> {
         let workers = queues.len() as u16;
-        let steering = Steering::new(settings.key, settings.subscriber_len, workers);
         let exchange = Arc::new(Exchange::new(queues.iter().map(|q| Some(q.waker())).collect()));
         let running = Arc::new(AtomicBool::new(true));
         let mut crew = Self {
@@ -204,23 +242,15 @@ impl Crew {
             exchange: exchange.clone(),
             threads: Vec::new(),
             running: running.clone(),
-            table_bytes: 0,
         };
         let system = |e: std::io::Error| StartError::System { reason: e.to_string() };
         for (number, queue) in (0..workers).zip(queues) {
-            let place = Place {
-                worker: number,
-                steering: steering.clone(),
-                pool: pool.clone(),
-                seed: u64::from_ne_bytes(key::random().map_err(system)?),
-            };
-            let engine = Engine::new(settings.clone(), place, now(start));
-            crew.table_bytes += engine.table_bytes();
+            let translator = make(number, u64::from_ne_bytes(key::random().map_err(system)?));
             let counters = Arc::new(Counters::default());
             let requests = Arc::new(Requests::default());
             let worker =
-                Worker::new(number, engine, queue, exchange.clone(), counters.clone(), requests.clone());
-            crew.contacts.push(Contact { requests, counters });
+                Worker::new(number, translator, queue, exchange.clone(), counters.clone(), requests.clone());
+            crew.contacts.push(Contact { mailbox: mailbox(requests), counters });
             let (running, failed) = (running.clone(), failed.clone());
             let thread = thread::Builder::new()
                 .name(format!("worker-{number}"))
@@ -233,9 +263,9 @@ impl Crew {
 }
 
 /// The life of a worker thread.
-fn work(
+fn work<T: Translator>(
     number: u16,
-    mut worker: Worker<TunQueue>,
+    mut worker: Worker<TunQueue, T>,
     start: Clock,
     running: &AtomicBool,
     failed: &mpsc::Sender<StartError>,

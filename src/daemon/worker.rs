@@ -1,5 +1,5 @@
-//! One worker: one queue, one engine, one thread. Generic over the device, so that tests and fuzzers run the code
-//! that ships.
+//! One worker: one queue, one translator, one thread. Generic over the device, so that tests and fuzzers run the code
+//! that ships, and over the translator, so that neither mode pays for the other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +12,8 @@ use super::ring::Exchange;
 use crate::io::tun::TunQueue;
 use crate::io::{Device, Received};
 use crate::nat64::engine::{Engine, Sink, Step};
+use crate::siit::Siit;
+use crate::siit::event::Event;
 use crate::time::Instant;
 use crate::verdict::{DropReason, Sent, Settled, Verdict};
 use crate::wire::packet::PacketBuf;
@@ -23,21 +25,75 @@ const EXPIRE: u32 = 256;
 /// Requests of the control side that may wait.
 const REQUESTS: usize = 64;
 
+/// What a worker does to packets.
+pub trait Translator {
+    /// Takes a packet from the device.
+    fn handle(&mut self, now: Instant, packet: &mut PacketBuf, sink: &mut impl Sink) -> Step;
+
+    /// Takes a packet that another worker passed on.
+    fn handle_passed(&mut self, now: Instant, packet: &mut PacketBuf, sink: &mut impl Sink) -> Step;
+
+    /// Ends what is over, looking at no more than `budget` entries. False when it ran out.
+    fn expire(&mut self, now: Instant, budget: u32, sink: &mut impl Sink) -> bool;
+
+    /// Something to tell the operator.
+    fn take_event(&mut self) -> Option<Event>;
+}
+
+impl Translator for Engine {
+    #[inline]
+    fn handle(&mut self, now: Instant, packet: &mut PacketBuf, sink: &mut impl Sink) -> Step {
+        Self::handle(self, now, packet, sink)
+    }
+
+    fn handle_passed(&mut self, now: Instant, packet: &mut PacketBuf, sink: &mut impl Sink) -> Step {
+        Self::handle_passed(self, now, packet, sink)
+    }
+
+    fn expire(&mut self, now: Instant, budget: u32, sink: &mut impl Sink) -> bool {
+        Self::expire(self, now, budget, sink)
+    }
+
+    fn take_event(&mut self) -> Option<Event> {
+        None
+    }
+}
+
+/// Stateless packets are handled by whoever reads them; none is ever passed on.
+impl Translator for Siit {
+    #[inline]
+    fn handle(&mut self, now: Instant, packet: &mut PacketBuf, sink: &mut impl Sink) -> Step {
+        Step::Done(Self::handle(self, now, packet, sink))
+    }
+
+    fn handle_passed(&mut self, now: Instant, packet: &mut PacketBuf, sink: &mut impl Sink) -> Step {
+        Step::Done(Self::handle(self, now, packet, sink))
+    }
+
+    fn expire(&mut self, _: Instant, _: u32, _: &mut impl Sink) -> bool {
+        true
+    }
+
+    fn take_event(&mut self) -> Option<Event> {
+        Self::take_event(self)
+    }
+}
+
 /// Something the control side wants done by the worker, between two batches.
-pub type Request = Box<dyn FnOnce(&mut Engine, Instant) + Send>;
+pub type Request<T = Engine> = Box<dyn FnOnce(&mut T, Instant) + Send>;
 
 /// The mailbox of one worker for the control side.
-pub struct Requests(ArrayQueue<Request>);
+pub struct Requests<T = Engine>(ArrayQueue<Request<T>>);
 
-impl Default for Requests {
+impl<T> Default for Requests<T> {
     fn default() -> Self {
         Self(ArrayQueue::new(REQUESTS))
     }
 }
 
-impl Requests {
+impl<T> Requests<T> {
     /// Puts a request in; gives it back when too many are waiting.
-    pub fn push(&self, request: Request) -> Result<(), Request> {
+    pub fn push(&self, request: Request<T>) -> Result<(), Request<T>> {
         self.0.push(request)
     }
 
@@ -48,13 +104,13 @@ impl Requests {
 }
 
 /// A worker and everything it owns.
-pub struct Worker<D> {
+pub struct Worker<D, T = Engine> {
     number: u16,
-    engine: Engine,
+    engine: T,
     device: D,
     exchange: Arc<Exchange>,
     counters: Arc<Counters>,
-    requests: Arc<Requests>,
+    requests: Arc<Requests<T>>,
     packet: PacketBuf,
 }
 
@@ -79,15 +135,15 @@ impl<D: Device> Sink for Port<'_, D> {
     }
 }
 
-impl<D: Device> Worker<D> {
+impl<D: Device, T: Translator> Worker<D, T> {
     /// Worker `number`.
     pub fn new(
         number: u16,
-        engine: Engine,
+        engine: T,
         device: D,
         exchange: Arc<Exchange>,
         counters: Arc<Counters>,
-        requests: Arc<Requests>,
+        requests: Arc<Requests<T>>,
     ) -> Self {
         Self { number, engine, device, exchange, counters, requests, packet: PacketBuf::new() }
     }
@@ -130,6 +186,9 @@ impl<D: Device> Worker<D> {
         }
         let mut port = Port { device: &mut self.device, counters: &self.counters };
         more |= !self.engine.expire(now, EXPIRE, &mut port);
+        while let Some(event) = self.engine.take_event() {
+            tell(&event);
+        }
         match failed {
             Some(e) => Err(e),
             None => Ok(more || !self.is_idle()),
@@ -161,7 +220,7 @@ impl<D: Device> Worker<D> {
     }
 
     /// The engine.
-    pub const fn engine(&self) -> &Engine {
+    pub const fn engine(&self) -> &T {
         &self.engine
     }
 
@@ -181,9 +240,21 @@ impl<D: Device> Worker<D> {
     }
 }
 
-impl Worker<TunQueue> {
+impl<T: Translator> Worker<TunQueue, T> {
     /// Sleeps until there is something to do, at most `nap`.
     pub fn wait(&self, nap: Duration, running: &AtomicBool) -> std::io::Result<()> {
         self.device.wait(nap, || self.is_idle() && running.load(Ordering::SeqCst))
     }
+}
+
+/// RFC 7915 §4.5: says between whom a datagram without a checksum was refused.
+fn tell(event: &Event) {
+    tracing::warn!(
+        src = %event.src,
+        src_port = event.src_port,
+        dst = %event.dst,
+        dst_port = event.dst_port,
+        fragment = event.is_fragment,
+        "UDP without a checksum is not translated"
+    );
 }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::AddressFamily;
-use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags};
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope};
@@ -58,14 +58,14 @@ pub struct Netlink {
     handle: Handle,
 }
 
-/// Largest MTU among the links that have an address of each family: what no packet may exceed. Tighter limits of
-/// single routes are found by the kernel, whose errors come back through the translator.
+/// MTUs of the links that have a global address of one family. No packet may exceed the widest; the limit of a single
+/// route is found by the kernel, whose errors come back through the translator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkMtus {
-    /// Links with an IPv6 address.
-    pub v6: u16,
-    /// Links with an IPv4 address.
-    pub v4: u16,
+    /// Of the link with the smallest MTU.
+    pub narrowest: u16,
+    /// Of the link with the largest MTU.
+    pub widest: u16,
 }
 
 impl Netlink {
@@ -130,27 +130,33 @@ impl Netlink {
         Ok(())
     }
 
-    /// MTUs of the links beside `tun` and loopback.
-    pub async fn link_mtus(&self, tun: u32) -> Result<LinkMtus, NetlinkError> {
+    /// MTUs of the IPv6 and of the IPv4 links beside `tun` and loopback.
+    pub async fn link_mtus(&self, tun: u32) -> Result<(LinkMtus, LinkMtus), NetlinkError> {
         let addresses: Vec<_> =
             self.handle.address().get().execute().try_collect().await.map_err(failed("list addresses"))?;
         let links: Vec<_> =
             self.handle.link().get().execute().try_collect().await.map_err(failed("list interfaces"))?;
-        let mtu_of = |family: AddressFamily| {
+        let mtus = |family: AddressFamily| {
             let usable = links.iter().filter(|link| {
                 let index = link.header.index;
+                let has_address = |a: &AddressMessage| {
+                    let global = a.header.scope == AddressScope::Universe;
+                    a.header.index == index && a.header.family == family && global
+                };
                 index != tun
                     && !link.header.flags.contains(LinkFlags::Loopback)
                     && link.header.flags.contains(LinkFlags::Up)
-                    && addresses.iter().any(|a| a.header.index == index && a.header.family == family)
+                    && addresses.iter().any(has_address)
             });
-            usable
+            let all: Vec<u16> = usable
                 .flat_map(|link| &link.attributes)
                 .filter_map(|a| if let LinkAttribute::Mtu(mtu) = a { Some(*mtu) } else { None })
-                .max()
-                .map_or(1500, |mtu| u16::try_from(mtu).unwrap_or(u16::MAX))
+                .map(|mtu| u16::try_from(mtu).unwrap_or(u16::MAX))
+                .collect();
+            let usual = |found: Option<&u16>| found.copied().unwrap_or(1500);
+            LinkMtus { narrowest: usual(all.iter().min()), widest: usual(all.iter().max()) }
         };
-        Ok(LinkMtus { v6: mtu_of(AddressFamily::Inet6), v4: mtu_of(AddressFamily::Inet) })
+        Ok((mtus(AddressFamily::Inet6), mtus(AddressFamily::Inet)))
     }
 
     /// A global IPv6 address of this machine, for errors of our own: the first one that is no link-local one.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::bib::{Bib, Binding};
+use super::ident::Idents;
 use super::lease::Leases;
 use super::permission::Permissions;
 use super::pool4::Pool;
@@ -83,7 +84,7 @@ pub struct Engine {
     pub(super) scratch: [PacketBuf; 2],
     /// Sessions of each protocol.
     pub(super) counts: [u32; 3],
-    ident: u16,
+    pub(super) idents: Idents,
     /// Next identification of IPv6 fragments.
     pub(super) ident6: u32,
     seed: u64,
@@ -98,6 +99,7 @@ impl Engine {
         let subscribers = settings.limits.subscribers.div_ceil(workers).max(1);
         let blocks = u32::try_from(place.pool.usage().0).unwrap_or(u32::MAX);
         let seed = place.seed;
+        let idents = Idents::new(place.worker, place.steering.workers(), seed);
         Self {
             units: Units::new(&settings),
             worker: place.worker,
@@ -111,7 +113,7 @@ impl Engine {
             wheel: Wheel::new(now),
             scratch: [PacketBuf::new(), PacketBuf::new()],
             counts: [0; 3],
-            ident: (seed >> 32) as u16,
+            idents,
             ident6: (seed >> 8) as u32,
             seed,
             notices: Bucket::new(settings.limits.icmp_errors_per_second, now),
@@ -347,14 +349,6 @@ impl Engine {
         self.settings.pool6.get(usize::from(number)).copied()
     }
 
-    /// The next IPv4 identification; a super-packet uses up one for each segment.
-    #[inline]
-    pub(super) fn next_ident(&mut self, segments: usize) -> u16 {
-        let ident = self.ident;
-        self.ident = ident.wrapping_add(segments as u16);
-        ident
-    }
-
     /// Gives a session a new state and lifetime.
     #[inline]
     pub(super) fn update(&mut self, now: Instant, slot: u32, state: State, lifetime: Lifetime) {
@@ -537,7 +531,7 @@ impl Units {
 }
 
 /// A token bucket that holds one second's worth.
-struct Bucket {
+pub(crate) struct Bucket {
     per_second: u64,
     tokens: u64,
     at: Instant,
@@ -545,11 +539,16 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn new(per_second: u32, now: Instant) -> Self {
+    pub(crate) fn new(per_second: u32, now: Instant) -> Self {
         Self { per_second: per_second.into(), tokens: per_second.into(), at: now, refused: 0 }
     }
 
-    fn take(&mut self, now: Instant) -> bool {
+    /// Errors that were kept back.
+    pub(crate) const fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    pub(crate) fn take(&mut self, now: Instant) -> bool {
         let nanos = now.since(self.at).as_nanos() as u64;
         let new = nanos.saturating_mul(self.per_second) / 1_000_000_000;
         if new > 0 {

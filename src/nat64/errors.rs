@@ -13,9 +13,7 @@ use crate::wire::ipv4::View4;
 use crate::wire::ipv6::View6;
 use crate::wire::l4::{self, Payload};
 use crate::wire::packet::PacketBuf;
-use crate::xlat::icmp::{
-    Head, Mtus, Outer, error_to_v4, error_to_v6, head_to_v4, head_to_v6, quoted_bytes4, quoted_bytes6,
-};
+use crate::xlat::icmp::{Head, Mtus, Outer, body4, body6, error_to_v4, error_to_v6, head_to_v4, head_to_v6};
 use crate::xlat::{FlowPair, Refusal};
 
 impl Engine {
@@ -35,8 +33,8 @@ impl Engine {
         if pseudo.bytes(message).fold() != 0xffff {
             return Err(DropReason::BadIcmpChecksum.into());
         }
-        let quoted = quoted_bytes6(head, message);
-        let quote = icmp::quote6(quoted)?;
+        let body = body6(head, message);
+        let quote = icmp::quote6(body.quote)?;
         let peer = self.settings.pool6.iter().position(|p| p.contains(quote.src)).and_then(|i| {
             let prefix = self.pref64(i as u8)?;
             Some((i as u8, prefix.extract(quote.src)?, prefix.embed(prefix.extract(quote.src)?)))
@@ -45,7 +43,9 @@ impl Engine {
         let Some((pool6, dst4, dst6)) = peer.filter(|_| view.dst == quote.src) else {
             return Err(DropReason::IcmpQuote.into());
         };
-        let (protocol, peer_port, port6) = flow_of(quote.flow, End::Destination);
+        let Some((protocol, peer_port, port6)) = flow_of(quote.flow, End::Destination) else {
+            return Err(DropReason::IcmpQuote.into());
+        };
         // The quoted packet went to the client: its destination port is the client's.
         let key = Key6 { protocol, src6: quote.dst, port6, pool6, dst4, peer_port };
         let slot = self.sessions.find6(&key).filter(|slot| !self.is_over(now, *slot));
@@ -62,7 +62,7 @@ impl Engine {
             Outer { src: session.src4, dst: session.dst4, traffic_class: view.traffic_class, hop_limit: ttl };
         let flow = pair(session, dst6);
         let out = &mut self.scratch[0];
-        error_to_v4(&outer, new_head, quoted, &quote, &flow, out);
+        error_to_v4(&outer, new_head, body, &quote, &flow, out);
         std::mem::swap(packet, out);
         Ok(())
     }
@@ -83,13 +83,15 @@ impl Engine {
         if Sum::ZERO.bytes(message).fold() != 0xffff {
             return Err(DropReason::BadIcmpChecksum.into());
         }
-        let quoted = quoted_bytes4(head, message);
-        let quote = icmp::quote4(quoted)?;
+        let body = body4(head, message);
+        let quote = icmp::quote4(body.quote)?;
         // An error goes to the source of what it quotes.
         if view.dst != quote.src {
             return Err(DropReason::IcmpQuote.into());
         }
-        let (protocol, port4, peer_port) = flow_of(quote.flow, End::Source);
+        let Some((protocol, port4, peer_port)) = flow_of(quote.flow, End::Source) else {
+            return Err(DropReason::IcmpQuote.into());
+        };
         let key = Key4 { protocol, src4: quote.src, port4, dst4: quote.dst, peer_port };
         let slot = self.sessions.find4(&key).filter(|slot| !self.is_over(now, *slot));
         let Some(session) = slot.and_then(|slot| self.sessions.get(slot)) else {
@@ -109,7 +111,7 @@ impl Engine {
             Outer { src: prefix.embed(view.src), dst: session.src6, traffic_class: view.tos, hop_limit };
         let flow = pair(session, prefix.embed(session.dst4));
         let out = &mut self.scratch[0];
-        error_to_v6(&outer, new_head, quoted, &quote, &flow, out);
+        error_to_v6(&outer, new_head, body, &quote, &flow, out);
         std::mem::swap(packet, out);
         Ok(())
     }
@@ -132,13 +134,14 @@ fn head_and_message(payload: Payload, l4: usize, packet: &PacketBuf) -> Result<(
 
 /// Protocol, source port and destination port of a quoted packet. `ours` says which of the two ports an echo
 /// identifier is; the peer has none.
-const fn flow_of(flow: QuotedFlow, ours: End) -> (Protocol, u16, u16) {
-    match (flow, ours) {
+const fn flow_of(flow: QuotedFlow, ours: End) -> Option<(Protocol, u16, u16)> {
+    Some(match (flow, ours) {
         (QuotedFlow::Tcp { src, dst }, _) => (Protocol::Tcp, src, dst),
         (QuotedFlow::Udp { src, dst }, _) => (Protocol::Udp, src, dst),
         (QuotedFlow::Echo { id, .. }, End::Source) => (Protocol::Icmp, id, 0),
         (QuotedFlow::Echo { id, .. }, End::Destination) => (Protocol::Icmp, 0, id),
-    }
+        (QuotedFlow::Other { .. }, _) => return None,
+    })
 }
 
 /// Which end of a quoted packet is the IPv6 client's.

@@ -69,6 +69,7 @@ impl Engine {
             mtu4: mtu.v4,
             lowest_ipv6_mtu: mtu.lowest_ipv6,
             id: self.ident6,
+            mss: self.settings.mss_clamp,
         };
         // Used or not, it is not used again.
         self.ident6 = self.ident6.wrapping_add(1);

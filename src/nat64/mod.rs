@@ -8,6 +8,7 @@
 pub mod bib;
 pub mod engine;
 mod errors;
+pub mod ident;
 mod inbound;
 pub mod index;
 pub mod lease;

@@ -91,7 +91,8 @@ impl Engine {
             hop: self.hop(turns),
             // A hairpinned packet does not leave on the IPv4 side.
             mtu4: if turns { u16::MAX } else { self.settings.mtu.v4 },
-            id: self.next_ident(segments),
+            id: self.idents.next(rewrite.src, dst4, protocol, segments),
+            mss: self.settings.mss_clamp,
         };
         let plan = match v6_to_v4::plan(view, packet, &rewrite, &context) {
             Ok(plan) => plan,

@@ -66,6 +66,8 @@ pub struct Settings {
     pub fragments: Fragments,
     /// MTUs that decide about Packet Too Big and fragmenting.
     pub mtu: Mtu,
+    /// Largest TCP segment that a SYN may announce through the gateway; `None` leaves it alone.
+    pub mss_clamp: Option<u16>,
     /// Source of the ICMPv6 errors that the gateway originates; `None` = the address that was sent to.
     pub icmp6_source: Option<Ipv6Addr>,
     /// How hop limits count through this device.

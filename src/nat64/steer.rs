@@ -14,7 +14,7 @@ use crate::wire::icmp::{self, Icmp, QuotedFlow};
 use crate::wire::ipv4::View4;
 use crate::wire::ipv6::View6;
 use crate::wire::l4::Payload;
-use crate::xlat::icmp::{Head, quoted_bytes4, quoted_bytes6};
+use crate::xlat::icmp::{Head, body4, body6};
 
 /// Number of shards.
 pub const SHARDS: usize = 256;
@@ -106,7 +106,7 @@ impl Steering {
             }
             Payload::Icmp(Icmp::Error { kind, code, rest }) => {
                 let message = packet.get(view.l4..).unwrap_or(&[]);
-                icmp::quote6(quoted_bytes6(Head { kind, code, rest }, message))?.dst
+                icmp::quote6(body6(Head { kind, code, rest }, message).quote)?.dst
             }
             Payload::Tcp(_) | Payload::Udp(_) | Payload::Icmp(_) | Payload::Other(_) => view.src,
         };
@@ -126,10 +126,11 @@ impl Steering {
             Payload::Icmp(Icmp::Echo { id, .. }) => (view.dst, id),
             Payload::Icmp(Icmp::Error { kind, code, rest }) => {
                 let message = packet.get(view.l4..).unwrap_or(&[]);
-                let quote = icmp::quote4(quoted_bytes4(Head { kind, code, rest }, message))?;
+                let quote = icmp::quote4(body4(Head { kind, code, rest }, message).quote)?;
                 let port = match quote.flow {
                     QuotedFlow::Tcp { src, .. } | QuotedFlow::Udp { src, .. } => src,
                     QuotedFlow::Echo { id, .. } => id,
+                    QuotedFlow::Other { .. } => return Err(DropReason::IcmpQuote),
                 };
                 (quote.src, port)
             }

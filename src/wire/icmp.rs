@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::verdict::DropReason;
 use crate::wire::checksum::Sum;
+use crate::wire::fragment::Fragment;
 use crate::wire::{ipv4, ipv6, l4};
 
 /// ICMPv4 types.
@@ -123,6 +124,8 @@ pub struct Quote<A> {
     pub payload_len: usize,
     /// Offset of the transport header from the start of the quote.
     pub l4: usize,
+    /// Its place in a datagram, when it is a fragment. Only [`any_quote4`] and [`any_quote6`] tell.
+    pub fragment: Option<Fragment>,
     /// The flow.
     pub flow: QuotedFlow,
 }
@@ -151,11 +154,22 @@ pub enum QuotedFlow {
         /// Identifier.
         id: u16,
     },
+    /// Nothing that can be read: another transport, or a later fragment. Only [`any_quote4`] and [`any_quote6`] give it.
+    Other {
+        /// Protocol number, in the family of the quote.
+        protocol: u8,
+    },
 }
 
 /// Reads the IPv4 packet quoted by an ICMPv4 error. A quote that ends inside the transport is fine as long as
 /// the ports are there (RFC 792); its own header checksum must hold (RFC 5508 REQ-3a).
 pub fn quote4(bytes: &[u8]) -> Result<Quote<Ipv4Addr>, DropReason> {
+    with_ports(any_quote4(bytes)?, bytes)
+}
+
+/// The same for a translator that needs addresses only: any transport, cut anywhere behind the IP header, and any
+/// fragment will do.
+pub fn any_quote4(bytes: &[u8]) -> Result<Quote<Ipv4Addr>, DropReason> {
     let h = bytes.first_chunk::<{ ipv4::HEADER }>().ok_or(DropReason::IcmpQuote)?;
     let l4 = usize::from(h[0] & 0x0f) * 4;
     let total_len = usize::from(u16::from_be_bytes([h[2], h[3]]));
@@ -163,34 +177,47 @@ pub fn quote4(bytes: &[u8]) -> Result<Quote<Ipv4Addr>, DropReason> {
         return Err(DropReason::IcmpQuote);
     }
     let flags_offset = u16::from_be_bytes([h[6], h[7]]);
-    if Sum::ZERO.bytes(&bytes[..l4]).fold() != 0xffff || flags_offset & 0x1fff != 0 {
+    if Sum::ZERO.bytes(&bytes[..l4]).fold() != 0xffff {
         return Err(DropReason::IcmpQuote);
     }
+    let id = u16::from_be_bytes([h[4], h[5]]);
+    let fragment = (flags_offset & 0x3fff != 0).then_some(Fragment {
+        offset: (flags_offset & 0x1fff) << 3,
+        more: flags_offset & ipv4::MORE_FRAGMENTS != 0,
+        id: id.into(),
+    });
     Ok(Quote {
         src: Ipv4Addr::new(h[12], h[13], h[14], h[15]),
         dst: Ipv4Addr::new(h[16], h[17], h[18], h[19]),
         traffic_class: h[1],
         hop_limit: h[8],
-        id: u16::from_be_bytes([h[4], h[5]]),
+        id,
         df: flags_offset & 0x4000 != 0,
         had_fragment_header: false,
         payload_len: total_len - l4,
         l4,
-        flow: quoted_flow(h[9], l4::ICMP, &bytes[l4..])?,
+        fragment,
+        flow: any_flow(h[9], l4::ICMP, fragment, &bytes[l4..])?,
     })
 }
 
 /// Reads the IPv6 packet quoted by an ICMPv6 error.
 pub fn quote6(bytes: &[u8]) -> Result<Quote<Ipv6Addr>, DropReason> {
+    with_ports(any_quote6(bytes)?, bytes)
+}
+
+/// The same for a translator that needs addresses only; see [`any_quote4`].
+pub fn any_quote6(bytes: &[u8]) -> Result<Quote<Ipv6Addr>, DropReason> {
     let h = bytes.first_chunk::<{ ipv6::HEADER }>().ok_or(DropReason::IcmpQuote)?;
     if h[0] >> 4 != 6 {
         return Err(DropReason::IcmpQuote);
     }
     let chain = ipv6::walk(h[6], bytes).map_err(|_| DropReason::IcmpQuote)?;
     let total_len = ipv6::HEADER + usize::from(u16::from_be_bytes([h[4], h[5]]));
-    if chain.fragment.is_some_and(|f| f.offset != 0) || total_len < chain.l4 {
+    if total_len < chain.l4 {
         return Err(DropReason::IcmpQuote);
     }
+    let fragment = chain.fragment.filter(|f| !f.is_atomic());
     let (src, dst) = ipv6::addresses(h);
     Ok(Quote {
         src,
@@ -202,8 +229,39 @@ pub fn quote6(bytes: &[u8]) -> Result<Quote<Ipv6Addr>, DropReason> {
         had_fragment_header: chain.fragment.is_some(),
         payload_len: total_len - chain.l4,
         l4: chain.l4,
-        flow: quoted_flow(chain.protocol, l4::ICMPV6, &bytes[chain.l4..])?,
+        fragment,
+        flow: any_flow(chain.protocol, l4::ICMPV6, fragment, &bytes[chain.l4..])?,
     })
+}
+
+/// A quote must say which flow it belongs to: it is no later fragment, and ports or identifier are there.
+fn with_ports<A>(quote: Quote<A>, bytes: &[u8]) -> Result<Quote<A>, DropReason> {
+    match quote.flow {
+        QuotedFlow::Other { .. } if quote.fragment.is_some_and(|f| f.offset != 0) => {
+            Err(DropReason::IcmpQuote)
+        }
+        QuotedFlow::Other { .. } if bytes.len() < quote.l4 + 8 => Err(DropReason::IcmpQuote),
+        QuotedFlow::Other { .. } => Err(DropReason::UnknownProtocol),
+        QuotedFlow::Tcp { .. } | QuotedFlow::Udp { .. } | QuotedFlow::Echo { .. } => {
+            Ok(Quote { fragment: None, ..quote })
+        }
+    }
+}
+
+/// The flow of a quote, as far as it can be read. An ICMP error within an ICMP error is refused (RFC 7915 §4.3, §5.3).
+fn any_flow(
+    protocol: u8,
+    family_icmp: u8,
+    fragment: Option<Fragment>,
+    bytes: &[u8],
+) -> Result<QuotedFlow, DropReason> {
+    if fragment.is_some_and(|f| f.offset != 0) {
+        return Ok(QuotedFlow::Other { protocol });
+    }
+    match quoted_flow(protocol, family_icmp, bytes) {
+        Err(_) if protocol != family_icmp => Ok(QuotedFlow::Other { protocol }),
+        flow => flow,
+    }
 }
 
 fn quoted_flow(protocol: u8, family_icmp: u8, bytes: &[u8]) -> Result<QuotedFlow, DropReason> {

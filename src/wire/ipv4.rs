@@ -3,12 +3,14 @@
 use std::net::Ipv4Addr;
 
 use crate::verdict::DropReason;
-use crate::wire::checksum::Sum;
+use crate::wire::checksum::{self, Sum};
 use crate::wire::fragment::Fragment;
 use crate::wire::l4::{self, Payload};
 
 /// Length of a header without options.
 pub const HEADER: usize = 20;
+/// The flag "more fragments" within the word of flags and offset.
+pub const MORE_FRAGMENTS: u16 = 0x2000;
 
 /// A parsed IPv4 packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +63,20 @@ pub struct Header4 {
 }
 
 impl Header4 {
+    /// Writes the header of a fragment into the first 20 bytes. Offset and flag come from `fragment`.
+    pub fn write_fragment(&self, fragment: Fragment, out: &mut [u8; HEADER]) {
+        self.write(out);
+        let flags = u16::from_be_bytes([out[6], out[7]]);
+        let more = if fragment.more { MORE_FRAGMENTS } else { 0 };
+        let placed = flags | more | fragment.offset >> 3;
+        let sum = checksum::update(
+            u16::from_be_bytes([out[10], out[11]]),
+            Sum::ZERO.minus_word(flags).word(placed),
+        );
+        out[6..8].copy_from_slice(&placed.to_be_bytes());
+        out[10..12].copy_from_slice(&sum.to_be_bytes());
+    }
+
     /// Writes the header into the first 20 bytes.
     #[inline]
     pub fn write(&self, out: &mut [u8; HEADER]) {
@@ -229,6 +245,21 @@ mod tests {
         assert_eq!(parse(&header(&[131, 60, 4, 0], &udp, 17)), Err(DropReason::BadLength));
         assert_eq!(parse(&header(&[7, 1, 0, 0], &udp, 17)), Err(DropReason::BadLength));
         assert!(!parse(&header(&[1, 1, 1, 0], &udp, 17)).unwrap().source_route);
+    }
+
+    #[test]
+    fn a_written_fragment_header_parses_to_the_same_place() {
+        let (src, dst) = (Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(198, 51, 100, 9));
+        let header = Header4 { tos: 0, total_len: 28, id: 9, df: false, ttl: 3, protocol: 17, src, dst };
+        for fragment in [
+            Fragment { offset: 0, more: true, id: 9 },
+            Fragment { offset: 1480, more: true, id: 9 },
+            Fragment { offset: 65_528, more: false, id: 9 },
+        ] {
+            let mut bytes = [0; 28];
+            header.write_fragment(fragment, bytes.first_chunk_mut().unwrap());
+            assert_eq!(parse(&bytes).unwrap().fragment, Some(fragment));
+        }
     }
 
     #[test]

@@ -139,6 +139,19 @@ pub(crate) const fn traffic_class(h: &[u8; HEADER]) -> u8 {
     h[0] << 4 | h[1] >> 4
 }
 
+/// Whether `protocol` is an IPv6 extension header that no fragment may carry over into IPv4 (RFC 7915 §5.1.1: all but
+/// ESP; the list is that of RFC 7045 §5).
+pub const fn is_extension_header(protocol: u8) -> bool {
+    const AUTHENTICATION: u8 = 51;
+    const MOBILITY: u8 = 135;
+    const HIP: u8 = 139;
+    const SHIM6: u8 = 140;
+    matches!(
+        protocol,
+        HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS | MOBILITY | HIP | SHIM6
+    )
+}
+
 /// Follows the extension chain (RFC 7915 §5.1 names the headers to skip). `bytes` is the whole packet.
 #[inline]
 pub(crate) fn walk(first: u8, bytes: &[u8]) -> Result<Chain, DropReason> {

@@ -22,7 +22,7 @@ pub fn cut(
     let [datagram, piece] = scratch;
     let Some(gso) = packet.offload.gso else {
         finish_checksum(packet);
-        fragment(packet.bytes(), cut.mtu, cut.id, piece, &mut emit);
+        fragment(packet.bytes(), cut.mtu, cut.place, piece, &mut emit);
         return;
     };
     let Some((headers, payload)) = packet.bytes().split_at_checked(ipv6::HEADER + UDP_HEADER) else { return };
@@ -38,24 +38,29 @@ pub fn cut(
         if datagram.len() <= usize::from(cut.mtu) {
             emit(datagram);
         } else {
-            fragment(datagram.bytes(), cut.mtu, cut.id.wrapping_add(i as u32), piece, &mut emit);
+            let place = Fragment { id: cut.place.id.wrapping_add(i as u32), ..cut.place };
+            fragment(datagram.bytes(), cut.mtu, place, piece, &mut emit);
         }
     }
 }
 
 /// Cuts `packet`, an IPv4 packet without options that this translator has just made and that is no super-packet, and
-/// hands each piece to `emit`, first piece first.
+/// hands each piece to `emit`, first piece first. When it is a fragment already its pieces keep their place in the
+/// datagram (RFC 791 §3.2).
 pub fn cut4(packet: &mut PacketBuf, mtu: u16, piece: &mut PacketBuf, mut emit: impl FnMut(&mut PacketBuf)) {
     finish_checksum(packet);
     let bytes = packet.bytes();
     let Some((front, payload)) = bytes.split_first_chunk::<{ ipv4::HEADER }>() else { return };
     let room = (usize::from(mtu).saturating_sub(ipv4::HEADER) & !7).max(8);
+    let place = u16::from_be_bytes([front[6], front[7]]);
+    let last = place & ipv4::MORE_FRAGMENTS == 0;
     for (i, chunk) in payload.chunks(room).enumerate() {
         let at = i * room;
-        let more = at + chunk.len() < payload.len();
+        let more = !last || at + chunk.len() < payload.len();
         let mut header = *front;
         header[2..4].copy_from_slice(&((ipv4::HEADER + chunk.len()) as u16).to_be_bytes());
-        header[6..8].copy_from_slice(&((at / 8) as u16 | if more { 0x2000 } else { 0 }).to_be_bytes());
+        let offset = (place & 0x1fff) + (at / 8) as u16;
+        header[6..8].copy_from_slice(&(offset | if more { ipv4::MORE_FRAGMENTS } else { 0 }).to_be_bytes());
         header[10..12].fill(0);
         let sum = Sum::ZERO.bytes(&header).checksum();
         header[10..12].copy_from_slice(&sum.to_be_bytes());
@@ -97,14 +102,21 @@ pub fn finish_checksum(packet: &mut PacketBuf) {
     transport[field..field + 2].copy_from_slice(&sum.to_be_bytes());
 }
 
-fn fragment(packet: &[u8], mtu: u16, id: u32, piece: &mut PacketBuf, emit: &mut impl FnMut(&mut PacketBuf)) {
+fn fragment(
+    packet: &[u8],
+    mtu: u16,
+    place: Fragment,
+    piece: &mut PacketBuf,
+    emit: &mut impl FnMut(&mut PacketBuf),
+) {
     let Some((header, payload)) = packet.split_at_checked(ipv6::HEADER) else { return };
     let room = (usize::from(mtu).saturating_sub(ipv6::HEADER + fragment::HEADER) & !7).max(8);
     for (i, chunk) in payload.chunks(room).enumerate() {
-        let offset = i * room;
+        let at = i * room;
         let mut front = [0; fragment::HEADER];
-        let more = offset + chunk.len() < payload.len();
-        Fragment { offset: offset as u16, more, id }.write(header[6], &mut front);
+        let more = place.more || at + chunk.len() < payload.len();
+        let offset = place.offset.wrapping_add(at as u16);
+        Fragment { offset, more, id: place.id }.write(header[6], &mut front);
         piece.fill(header);
         piece.append(&front);
         piece.append(chunk);
@@ -145,7 +157,12 @@ mod tests {
     fn pieces(mut packet: PacketBuf, mtu: u16) -> Vec<Vec<u8>> {
         let mut out = Vec::new();
         let mut scratch = [PacketBuf::new(), PacketBuf::new()];
-        cut(&mut packet, Cut { mtu, id: 0x1234 }, &mut scratch, |p| out.push(p.bytes().to_vec()));
+        cut(
+            &mut packet,
+            Cut { mtu, place: Fragment { offset: 0, more: false, id: 0x1234 } },
+            &mut scratch,
+            |p| out.push(p.bytes().to_vec()),
+        );
         out
     }
 

@@ -1,7 +1,7 @@
 //! ICMP errors from one family to the other, with the packet they quote (RFC 7915 §4.2–4.3, §5.2–5.3).
 //!
-//! Errors are short and rare, so they are built anew in a second buffer instead of being edited in place.
-//! RFC 4884 extensions are left out: the quote is cut where they begin.
+//! Errors are short and rare, so they are built anew in a second buffer instead of being edited in place. RFC 4884
+//! extensions travel on as they are where the other family's message has a place for them.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -9,6 +9,7 @@ use super::FlowPair;
 use super::icmp_error::{MAX_ERROR4, MAX_ERROR6};
 use crate::verdict::DropReason;
 use crate::wire::checksum::{self, Sum, pseudo6};
+use crate::wire::fragment;
 use crate::wire::icmp::{HEADER, Quote, QuotedFlow, v4, v6};
 use crate::wire::ipv4::{self, Header4};
 use crate::wire::ipv6::{self, Header6};
@@ -124,58 +125,138 @@ pub fn head_to_v4(head: Head, quote_has_fragment_header: bool, mtus: Mtus) -> Re
 /// RFC 1191 §7.1, largest first.
 const PLATEAUS: [u16; 11] = [65535, 32000, 17914, 8166, 4352, 2002, 1492, 1006, 508, 296, 68];
 
-/// The quoted bytes of an ICMPv4 error, without an RFC 4884 extension.
-pub fn quoted_bytes4(head: Head, message: &[u8]) -> &[u8] {
+/// The parts of an ICMP error behind its first 8 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Body<'a> {
+    /// The quoted packet, perhaps with padding.
+    pub quote: &'a [u8],
+    /// The RFC 4884 extension structure; empty when there is none.
+    pub extension: &'a [u8],
+}
+
+/// Version of the extension structure, in the upper half of its first byte (RFC 4884 §7).
+const EXTENSION_VERSION: u8 = 2;
+/// With an extension behind it a quote has at least this many bytes (RFC 4884 §3).
+const MIN_EXTENDED_QUOTE: usize = 128;
+
+/// The parts of an ICMPv4 error.
+pub fn body4(head: Head, message: &[u8]) -> Body<'_> {
     let words = usize::from((head.rest >> 16) as u8);
-    let has_length = matches!(head.kind, v4::UNREACHABLE | v4::TIME_EXCEEDED | v4::PARAMETER_PROBLEM);
-    without_extension(message, if has_length { words * 4 } else { 0 })
+    split(message, if unit4(head.kind).is_some() { words * UNIT4 } else { 0 })
 }
 
-/// The quoted bytes of an ICMPv6 error, without an RFC 4884 extension.
-pub fn quoted_bytes6(head: Head, message: &[u8]) -> &[u8] {
+/// The parts of an ICMPv6 error.
+pub fn body6(head: Head, message: &[u8]) -> Body<'_> {
     let words = usize::from((head.rest >> 24) as u8);
-    let has_length = matches!(head.kind, v6::UNREACHABLE | v6::TIME_EXCEEDED);
-    without_extension(message, if has_length { words * 8 } else { 0 })
+    split(message, if unit6(head.kind).is_some() { words * UNIT6 } else { 0 })
 }
 
-fn without_extension(message: &[u8], len: usize) -> &[u8] {
-    let quote = message.get(HEADER..).unwrap_or(&[]);
-    if len == 0 { quote } else { quote.get(..len).unwrap_or(quote) }
+/// Bytes that the length attribute counts in ICMPv4 and ICMPv6 (RFC 4884 §4).
+const UNIT4: usize = 4;
+const UNIT6: usize = 8;
+
+/// The unit, where the type may be extended (RFC 4884 §4.1–4.6).
+const fn unit4(kind: u8) -> Option<usize> {
+    match kind {
+        v4::UNREACHABLE | v4::TIME_EXCEEDED | v4::PARAMETER_PROBLEM => Some(UNIT4),
+        _ => None,
+    }
 }
 
-/// Builds the ICMPv6 form of an ICMPv4 error in `out`. `quoted` quotes a packet of `flow` on its way from the
+const fn unit6(kind: u8) -> Option<usize> {
+    match kind {
+        v6::UNREACHABLE | v6::TIME_EXCEEDED => Some(UNIT6),
+        _ => None,
+    }
+}
+
+/// A length of zero says that there is no extension; one beyond the message, that somebody is wrong. An extension
+/// behind a short quote is taken nevertheless: such routers exist (D-62).
+fn split(message: &[u8], len: usize) -> Body<'_> {
+    let all = message.get(HEADER..).unwrap_or(&[]);
+    match all.split_at_checked(len) {
+        Some((quote, extension)) if len > 0 => {
+            let known =
+                extension.len() >= 4 && extension.first().is_some_and(|b| b >> 4 == EXTENSION_VERSION);
+            Body { quote, extension: if known { extension } else { &[] } }
+        }
+        Some(_) | None => Body { quote: all, extension: &[] },
+    }
+}
+
+/// Fills `out` with room for all headers, the quoted transport without padding, and the extension, all within `max`
+/// bytes. Returns the length attribute in units, zero without extension.
+fn lay_out(
+    headers: (usize, usize),
+    transport: &[u8],
+    extension: &[u8],
+    unit: Option<usize>,
+    max: usize,
+    out: &mut PacketBuf,
+) -> u8 {
+    const ZEROES: [u8; 256] = [0; 256];
+    let (outer, inner) = headers;
+    let front = outer + HEADER;
+    out.fill(&ZEROES[..front + inner]);
+    out.append(transport);
+    let room = max.saturating_sub(front + extension.len());
+    let Some(unit) = unit.filter(|_| !extension.is_empty() && room >= MIN_EXTENDED_QUOTE) else {
+        out.truncate(max);
+        return 0;
+    };
+    // The attribute has 8 bits; what is quoted in ICMPv4 has 1020 bytes at most.
+    let most = (room / unit).min(usize::from(u8::MAX)) * unit;
+    out.truncate(front + most);
+    let quote = out.len() - front;
+    let padded = quote.next_multiple_of(unit).clamp(MIN_EXTENDED_QUOTE, most);
+    out.append(&ZEROES[..padded.saturating_sub(quote)]);
+    out.append(extension);
+    (padded / unit) as u8
+}
+
+/// Builds the ICMPv6 form of an ICMPv4 error in `out`. `body` quotes a packet of `flow` on its way from the
 /// IPv6 client to its peer.
 pub fn error_to_v6(
     outer: &Outer<Ipv6Addr>,
     head: Head,
-    quoted: &[u8],
+    body: Body<'_>,
     quote: &Quote<Ipv4Addr>,
     flow: &FlowPair,
     out: &mut PacketBuf,
 ) {
+    let next_header = protocol_of(quote.flow, l4::ICMPV6);
+    let fragment_header = if quote.fragment.is_some() { fragment::HEADER } else { 0 };
     let header = Header6 {
         traffic_class: quote.traffic_class,
-        payload_len: u16::try_from(quote.payload_len).unwrap_or(u16::MAX),
-        next_header: protocol_of(quote.flow, l4::ICMPV6),
+        payload_len: u16::try_from(fragment_header + quote.payload_len).unwrap_or(u16::MAX),
+        next_header: if quote.fragment.is_some() { ipv6::FRAGMENT } else { next_header },
         // RFC 7915 §4.3: the quoted hop limit is not decremented.
         hop_limit: quote.hop_limit,
         src: flow.src6,
         dst: flow.dst6,
     };
-    out.fill(&[0; ipv6::HEADER + HEADER + ipv6::HEADER]);
-    out.append(quoted.get(quote.l4..).unwrap_or(&[]));
-    out.truncate(MAX_ERROR6);
+    let transport = quoted_transport(body.quote, quote.l4, quote.payload_len);
+    let headers = (ipv6::HEADER, ipv6::HEADER + fragment_header);
+    let words = lay_out(headers, transport, body.extension, unit6(head.kind), MAX_ERROR6, out);
+    let head = Head { rest: head.rest | u32::from(words) << 24, ..head };
     let message_len = out.len() - ipv6::HEADER;
     let bytes = out.bytes_mut();
     let (front, message) = bytes.split_at_mut(ipv6::HEADER);
     let (icmp, quote_out) = message.split_at_mut(HEADER);
-    let (quote_header, transport) = quote_out.split_at_mut(ipv6::HEADER);
-    if let Some(slot) = quote_header.first_chunk_mut() {
+    let (quote_header, transport_out) = quote_out.split_at_mut(ipv6::HEADER + fragment_header);
+    if let Some((slot, rest)) = quote_header.split_first_chunk_mut() {
         header.write(slot);
+        // RFC 7915 §4.3: the quote is translated like a packet, so a piece gets its Fragment Header.
+        if let (Some(fragment), Some(slot)) = (quote.fragment, rest.first_chunk_mut()) {
+            fragment.write(next_header, slot);
+        }
     }
     let delta = Sum::ZERO.ipv6(flow.src6).ipv6(flow.dst6).minus(Sum::ZERO.ipv4(flow.src4).ipv4(flow.dst4));
     let pseudo = pseudo6(flow.src6, flow.dst6, l4::ICMPV6, quote.payload_len as u32);
-    edit_quoted(transport, quote.flow, delta, pseudo, true, (flow.port6, flow.peer_port));
+    // Padding and extension are none of the quoted packet's.
+    let real = transport.len().min(transport_out.len());
+    let transport_out = &mut transport_out[..real];
+    edit_quoted(transport_out, quote.flow, delta, pseudo, true, (flow.port6, flow.peer_port));
     write_head(icmp, head);
     let outer_header = Header6 {
         traffic_class: outer.traffic_class,
@@ -192,12 +273,12 @@ pub fn error_to_v6(
     message[2..4].copy_from_slice(&sum.to_be_bytes());
 }
 
-/// Builds the ICMPv4 form of an ICMPv6 error in `out`. `quoted` quotes a packet of `flow` on its way from the
+/// Builds the ICMPv4 form of an ICMPv6 error in `out`. `body` quotes a packet of `flow` on its way from the
 /// peer to the IPv6 client.
 pub fn error_to_v4(
     outer: &Outer<Ipv4Addr>,
     head: Head,
-    quoted: &[u8],
+    body: Body<'_>,
     quote: &Quote<Ipv6Addr>,
     flow: &FlowPair,
     out: &mut PacketBuf,
@@ -213,20 +294,34 @@ pub fn error_to_v4(
         src: flow.dst4,
         dst: flow.src4,
     };
-    out.fill(&[0; ipv4::HEADER + HEADER + ipv4::HEADER]);
-    out.append(quoted.get(quote.l4..).unwrap_or(&[]));
-    out.truncate(MAX_ERROR4);
+    let transport = quoted_transport(body.quote, quote.l4, quote.payload_len);
+    let headers = (ipv4::HEADER, ipv4::HEADER);
+    let words = lay_out(headers, transport, body.extension, unit4(head.kind), MAX_ERROR4, out);
+    let head = Head { rest: head.rest | u32::from(words) << 16, ..head };
     let total_len = out.len();
     let bytes = out.bytes_mut();
     let (front, message) = bytes.split_at_mut(ipv4::HEADER);
     let (icmp, quote_out) = message.split_at_mut(HEADER);
-    let (quote_header, transport) = quote_out.split_at_mut(ipv4::HEADER);
+    let (quote_header, transport_out) = quote_out.split_at_mut(ipv4::HEADER);
     if let Some(slot) = quote_header.first_chunk_mut() {
-        header.write(slot);
+        match quote.fragment {
+            None => header.write(slot),
+            Some(fragment) => header.write_fragment(fragment, slot),
+        }
     }
     let delta = Sum::ZERO.ipv4(flow.src4).ipv4(flow.dst4).minus(Sum::ZERO.ipv6(flow.src6).ipv6(flow.dst6));
     let pseudo = pseudo6(flow.dst6, flow.src6, l4::ICMPV6, quote.payload_len as u32);
-    edit_quoted(transport, quote.flow, delta, Sum::ZERO.minus(pseudo), false, (flow.peer_port, flow.port4));
+    // Padding and extension are none of the quoted packet's.
+    let real = transport.len().min(transport_out.len());
+    let transport_out = &mut transport_out[..real];
+    edit_quoted(
+        transport_out,
+        quote.flow,
+        delta,
+        Sum::ZERO.minus(pseudo),
+        false,
+        (flow.peer_port, flow.port4),
+    );
     write_head(icmp, head);
     let outer_header = Header4 {
         tos: outer.traffic_class,
@@ -245,11 +340,18 @@ pub fn error_to_v4(
     message[2..4].copy_from_slice(&sum.to_be_bytes());
 }
 
+/// The transport of a quote, without what was padded behind it.
+fn quoted_transport(quote: &[u8], l4: usize, payload_len: usize) -> &[u8] {
+    let transport = quote.get(l4..).unwrap_or(&[]);
+    transport.get(..payload_len).unwrap_or(transport)
+}
+
 const fn protocol_of(flow: QuotedFlow, icmp: u8) -> u8 {
     match flow {
         QuotedFlow::Tcp { .. } => l4::TCP,
         QuotedFlow::Udp { .. } => l4::UDP,
-        QuotedFlow::Echo { .. } => icmp,
+        QuotedFlow::Echo { .. } | QuotedFlow::Other { protocol: l4::ICMP | l4::ICMPV6 } => icmp,
+        QuotedFlow::Other { protocol } => protocol,
     }
 }
 
@@ -271,6 +373,7 @@ fn edit_quoted(
     ports: (u16, u16),
 ) {
     let (field, old_ports) = match flow {
+        QuotedFlow::Other { .. } => return,
         QuotedFlow::Tcp { src, dst } => (16, (src, dst)),
         QuotedFlow::Udp { src, dst } => (6, (src, dst)),
         QuotedFlow::Echo { reply, .. } => {

@@ -74,7 +74,7 @@ pub fn build4(notice: Notice, view: &View4, packet: &PacketBuf, src: Ipv4Addr, o
     let silent = match view.payload {
         Payload::Icmp(Icmp::Error { .. }) => true,
         Payload::Icmp(Icmp::Echo { .. } | Icmp::Other { .. }) => false,
-        Payload::Fragment => true,
+        Payload::Fragment => view.fragment.is_some_and(|f| f.offset != 0),
         Payload::Tcp(_) | Payload::Udp(_) | Payload::Other(_) => false,
     };
     if silent || is_illegal_source4(view.src) || view.dst.is_multicast() {

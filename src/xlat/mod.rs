@@ -3,9 +3,12 @@
 //! Every translation is a *plan* that may be refused, then an *apply* that edits in place and cannot fail. Until
 //! `apply` runs the packet is untouched, so that an ICMP error can quote it.
 
+pub mod eam;
 pub mod frag;
 pub mod icmp;
 pub mod icmp_error;
+pub mod interface_info;
+pub mod mss;
 pub mod pref64;
 pub mod v4_to_v6;
 pub mod v6_to_v4;
@@ -14,7 +17,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::verdict::DropReason;
 use crate::wire::checksum::{self, Sum};
+use crate::wire::fragment::Fragment;
 use crate::wire::packet::{Checksum, PacketBuf};
+use crate::wire::{ipv4, l4};
 
 /// What a flow's packets change into. Computed once per session and direction; the fast path stores the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,7 +150,10 @@ pub enum Notice {
 /// Port and checksum edit of one transport header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Transport {
-    Tcp,
+    Tcp {
+        /// Lower the announced segment size to this.
+        mss: Option<u16>,
+    },
     Udp,
     /// UDP that came without a checksum, which IPv6 does not allow.
     UdpWithoutChecksum,
@@ -154,6 +162,63 @@ enum Transport {
         /// New pseudo-header and type words minus old ones.
         delta: u16,
     },
+    /// A transport whose checksum follows the addresses while its ports stay: the first fragment of TCP or UDP.
+    Addresses {
+        /// Offset of the checksum.
+        field: usize,
+        /// Whether a checksum of zero means that there is none.
+        udp: bool,
+    },
+    /// Nothing to edit: a later fragment, or a transport whose checksum does not cover the addresses.
+    Opaque,
+}
+
+/// What to edit in a fragment, whose place the parser found. Only the stateless translator sees any: the stateful one
+/// puts datagrams together first.
+fn part(
+    protocol: u8,
+    fragment: Option<Fragment>,
+    packet: &PacketBuf,
+    l4: usize,
+) -> Result<Transport, DropReason> {
+    /// Longest payload that both families can carry.
+    const MAX_PAYLOAD: usize = 65_535 - ipv4::HEADER;
+    let bytes = packet.bytes().get(l4..).unwrap_or(&[]);
+    let Some(Fragment { offset, more, .. }) = fragment else { return Err(DropReason::Fragment) };
+    let offset = usize::from(offset);
+    // RFC 8200 §4.5, RFC 791 §3.2: pieces but the last are made of units of 8 bytes, and the whole has a legal length.
+    if (more && !bytes.len().is_multiple_of(8)) || bytes.is_empty() || offset + bytes.len() > MAX_PAYLOAD {
+        return Err(DropReason::BadLength);
+    }
+    match protocol {
+        // RFC 7915 §1.2: their checksum covers a length that no single piece knows.
+        l4::ICMP | l4::ICMPV6 => Err(DropReason::Fragment),
+        _ if offset == 0 && bytes.len() < l4::smallest_header(protocol, bytes) => {
+            Err(DropReason::FragmentTiny)
+        }
+        // RFC 3128 §2.1: a second piece that begins within the TCP header can change its flags.
+        l4::TCP if (1..20).contains(&offset) => Err(DropReason::FragmentTiny),
+        _ if offset > 0 => Ok(Transport::Opaque),
+        l4::TCP => Ok(Transport::Addresses { field: 16, udp: false }),
+        l4::UDP => Ok(Transport::Addresses { field: 6, udp: true }),
+        _ => Ok(opaque(protocol, bytes.len())),
+    }
+}
+
+/// What to edit in a transport that we do not know more about (RFC 7915 §4.5, §5.5: it is forwarded all the same).
+const fn opaque(protocol: u8, len: usize) -> Transport {
+    // Their checksum stands where UDP has it and covers the same pseudo-header (RFC 4340 §9.1, RFC 3828 §3.1).
+    const DCCP: u8 = 33;
+    const UDP_LITE: u8 = 136;
+    match protocol {
+        DCCP | UDP_LITE if len >= 8 => Transport::Addresses { field: 6, udp: false },
+        _ => Transport::Opaque,
+    }
+}
+
+/// Whether the two bytes at `at` are zero.
+fn is_zero(packet: &PacketBuf, at: usize) -> bool {
+    packet.bytes().get(at..at + 2) == Some(&[0, 0])
 }
 
 /// Writes ports and checksum of a TCP or UDP header at the start of `bytes`.
@@ -173,6 +238,18 @@ fn edit_ports<A>(bytes: &mut [u8], rewrite: &Rewrite<A>, field: usize, partial: 
         }
     };
     header[field..field + 2].copy_from_slice(&new.to_be_bytes());
+}
+
+/// Writes a checksum that follows the addresses.
+fn edit_checksum<A>(bytes: &mut [u8], rewrite: &Rewrite<A>, field: usize, udp: bool) {
+    let Some(slot) = bytes.get_mut(field..field + 2) else { return };
+    let old = u16::from_be_bytes([slot[0], slot[1]]);
+    let new = match checksum::update(old, Sum::ZERO.word(rewrite.delta.addresses)) {
+        // RFC 768: a computed zero is sent as all ones.
+        0 if udp => 0xffff,
+        sum => sum,
+    };
+    slot.copy_from_slice(&new.to_be_bytes());
 }
 
 /// Writes type, identifier and checksum of an echo message at the start of `bytes`.

@@ -1,16 +1,19 @@
-//! IPv4 → IPv6 for TCP, UDP and echo. Read RFC 7915 §4 first.
+//! IPv4 → IPv6 for everything but ICMP errors. Read RFC 7915 §4 first.
 
 use std::net::Ipv6Addr;
 
+use super::mss;
 use super::{
-    Hop, Notice, Refusal, Rewrite, Transport, edit_echo, edit_ports, is_partial, move_offload, too_big,
+    Hop, Notice, Refusal, Rewrite, Transport, edit_checksum, edit_echo, edit_ports, is_partial, is_zero,
+    move_offload, opaque, part, too_big,
 };
 use crate::verdict::DropReason;
 use crate::wire::checksum::pseudo6;
+use crate::wire::fragment::{self, Fragment};
 use crate::wire::icmp::{Icmp, v6};
 use crate::wire::ipv4::View4;
 use crate::wire::ipv6::{self, Header6};
-use crate::wire::l4::{self, Payload};
+use crate::wire::l4::{self, Payload, TcpFlags};
 use crate::wire::packet::{Checksum, GsoKind, PacketBuf};
 
 /// A whole translation, ready to be applied.
@@ -21,7 +24,9 @@ pub struct Plan {
     transport: Transport,
     l4: usize,
     l4_header: usize,
-    /// Cut the result so that each piece has at most this many bytes; pieces carry this identification.
+    /// The Fragment Header to write (C-14); without one when the packet is cut, for then its pieces get theirs.
+    fragment: Option<Fragment>,
+    /// Cut the result so that each piece has at most this many bytes.
     pub cut: Option<Cut>,
 }
 
@@ -30,8 +35,9 @@ pub struct Plan {
 pub struct Cut {
     /// Longest piece, bytes.
     pub mtu: u16,
-    /// Identification of the first datagram; later segments of a super-packet count up.
-    pub id: u32,
+    /// What is cut: a whole datagram, or a piece of one that keeps its place (E-22). Later segments of a super-packet
+    /// count its identification up.
+    pub place: Fragment,
 }
 
 /// What translation needs beside the packet and its rewrite.
@@ -47,6 +53,8 @@ pub struct Context {
     pub lowest_ipv6_mtu: u16,
     /// Identification for the fragments of a datagram that was put together here.
     pub id: u32,
+    /// Largest TCP segment that a SYN may announce, if that is limited.
+    pub mss: Option<u16>,
 }
 
 /// Plans the translation of `packet`, whose parse is `view`.
@@ -66,7 +74,9 @@ pub fn plan(
     let l4_header = view.payload.header_len();
     let payload_len = view.total_len - view.l4;
     let (next_header, transport) = match view.payload {
-        Payload::Tcp(_) => (l4::TCP, Transport::Tcp),
+        Payload::Tcp(tcp) => {
+            (l4::TCP, Transport::Tcp { mss: context.mss.filter(|_| tcp.flags.has(TcpFlags::SYN)) })
+        }
         Payload::Udp(udp) if udp.no_checksum && !is_partial(packet) => {
             (l4::UDP, Transport::UdpWithoutChecksum)
         }
@@ -77,16 +87,28 @@ pub fn plan(
             (l4::ICMPV6, Transport::Echo { kind, delta: pseudo.fold() })
         }
         Payload::Icmp(Icmp::Error { .. } | Icmp::Other { .. }) => return Err(DropReason::IcmpType.into()),
-        Payload::Fragment => return Err(DropReason::Fragment.into()),
-        Payload::Other(_) => return Err(DropReason::UnknownProtocol.into()),
+        Payload::Fragment => {
+            let transport = part(view.protocol, view.fragment, packet, view.l4)?;
+            // RFC 7915 §4.5: without the rest of the datagram its checksum cannot be made.
+            if matches!(transport, Transport::Addresses { udp: true, field } if is_zero(packet, view.l4 + field))
+            {
+                return Err(DropReason::UdpNoChecksum.into());
+            }
+            (view.protocol, transport)
+        }
+        Payload::Other(protocol) => (protocol, opaque(protocol, payload_len)),
     };
-    let Ok(payload_len16) = u16::try_from(payload_len) else { return Err(DropReason::Oversize.into()) };
-    let total_len = ipv6::HEADER + payload_len;
+    let fragment_header = if view.fragment.is_some() { fragment::HEADER } else { 0 };
+    let total_len = ipv6::HEADER + fragment_header + payload_len;
     let segment = match packet.offload.gso {
         Some(gso) => (ipv6::HEADER + l4_header + usize::from(gso.size)).min(total_len),
         None => total_len,
     };
     let cut = cut(view, packet, segment, context)?;
+    let fragment = view.fragment.filter(|_| cut.is_none());
+    let Ok(payload_len16) = u16::try_from(payload_len + fragment.map_or(0, |_| fragment::HEADER)) else {
+        return Err(DropReason::Oversize.into());
+    };
     let header = Header6 {
         traffic_class: view.tos,
         payload_len: payload_len16,
@@ -95,7 +117,7 @@ pub fn plan(
         src: rewrite.src,
         dst: rewrite.dst,
     };
-    Ok(Plan { header, rewrite: *rewrite, transport, l4: view.l4, l4_header, cut })
+    Ok(Plan { header, rewrite: *rewrite, transport, l4: view.l4, l4_header, fragment, cut })
 }
 
 /// What to do about the length of a segment: let it pass, cut it, or tell the sender.
@@ -106,7 +128,8 @@ fn cut(view: &View4, packet: &PacketBuf, segment: usize, context: &Context) -> R
         // RFC 7915 §4.1: what may not be cut must fit. Super-packets of TCP are never cut: their sender can make
         // smaller segments and has no use for fragments.
         if segment > usize::from(context.mtu6) {
-            let mtu = context.mtu6.saturating_sub(20).min(context.mtu4);
+            let growth = if view.fragment.is_some() { 20 + fragment::HEADER as u16 } else { 20 };
+            let mtu = context.mtu6.saturating_sub(growth).min(context.mtu4);
             return Err(too_big(packet).with(Notice::TooBig { mtu }));
         }
         return Ok(None);
@@ -115,7 +138,8 @@ fn cut(view: &View4, packet: &PacketBuf, segment: usize, context: &Context) -> R
     let mtu = context.lowest_ipv6_mtu.min(context.mtu6);
     // RFC 7915 §4.1: the identification is the packet's own, in the lower half.
     let id = if packet.reassembled { context.id } else { view.id.into() };
-    Ok((segment > usize::from(mtu)).then_some(Cut { mtu, id }))
+    let place = view.fragment.unwrap_or(Fragment { offset: 0, more: false, id });
+    Ok((segment > usize::from(mtu)).then_some(Cut { mtu, place }))
 }
 
 impl Plan {
@@ -126,14 +150,26 @@ impl Plan {
         let partial = is_partial(packet);
         let Some(l4) = packet.bytes_mut().get_mut(self.l4..) else { return };
         match self.transport {
-            Transport::Tcp => edit_ports(l4, &self.rewrite, 16, partial, false),
+            Transport::Tcp { mss } => {
+                edit_ports(l4, &self.rewrite, 16, partial, false);
+                if let (Some(mss), Some(header)) = (mss, l4.get_mut(..self.l4_header)) {
+                    mss::clamp(header, mss, partial);
+                }
+            }
             Transport::Udp => edit_ports(l4, &self.rewrite, 6, partial, true),
             Transport::UdpWithoutChecksum => self.make_checksum(packet),
             Transport::Echo { kind, delta } => edit_echo(l4, kind, self.rewrite.src_port, delta),
+            Transport::Addresses { field, udp } => edit_checksum(l4, &self.rewrite, field, udp),
+            Transport::Opaque => {}
         }
-        packet.resize_front(self.l4, ipv6::HEADER);
-        if let Some(front) = packet.bytes_mut().first_chunk_mut() {
+        let fragment_header = if self.fragment.is_some() { fragment::HEADER } else { 0 };
+        packet.resize_front(self.l4, ipv6::HEADER + fragment_header);
+        if let Some((front, rest)) = packet.bytes_mut().split_first_chunk_mut() {
             self.header.write(front);
+            if let (Some(fragment), Some(slot)) = (self.fragment, rest.first_chunk_mut()) {
+                fragment.write(self.header.next_header, slot);
+                front[6] = ipv6::FRAGMENT;
+            }
         }
         move_offload(packet, ipv6::HEADER, self.l4_header);
     }

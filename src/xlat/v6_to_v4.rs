@@ -1,16 +1,19 @@
-//! IPv6 → IPv4 for TCP, UDP and echo. Read RFC 7915 §5 first.
+//! IPv6 → IPv4 for everything but ICMP errors. Read RFC 7915 §5 first.
 
 use std::net::Ipv4Addr;
 
+use super::mss;
 use super::{
-    Hop, Notice, Refusal, Rewrite, Transport, edit_echo, edit_ports, is_partial, move_offload, too_big,
+    Hop, Notice, Refusal, Rewrite, Transport, edit_checksum, edit_echo, edit_ports, is_partial, is_zero,
+    move_offload, opaque, part, too_big,
 };
 use crate::verdict::DropReason;
 use crate::wire::checksum::{Sum, pseudo6};
+use crate::wire::fragment::Fragment;
 use crate::wire::icmp::{Icmp, v4};
 use crate::wire::ipv4::{self, Header4};
 use crate::wire::ipv6::View6;
-use crate::wire::l4::{self, Payload};
+use crate::wire::l4::{self, Payload, TcpFlags};
 use crate::wire::packet::PacketBuf;
 
 /// Longest IPv4 packet sent with DF clear when the IPv6 one had no Fragment Header (RFC 7915 §5.1).
@@ -24,6 +27,8 @@ pub struct Plan {
     transport: Transport,
     l4: usize,
     l4_header: usize,
+    /// The place in the datagram, when this is a piece of one (E-08).
+    fragment: Option<Fragment>,
     /// Cut the result so that each piece has at most this many bytes.
     pub cut: Option<u16>,
 }
@@ -37,6 +42,8 @@ pub struct Context {
     pub mtu4: u16,
     /// Identification to use when there is none, or none that may be used again.
     pub id: u16,
+    /// Largest TCP segment that a SYN may announce, if that is limited.
+    pub mss: Option<u16>,
 }
 
 /// Plans the translation of `packet`, whose parse is `view`.
@@ -58,7 +65,9 @@ pub fn plan(
     let l4_header = view.payload.header_len();
     let payload_len = view.total_len - view.l4;
     let (protocol, transport) = match view.payload {
-        Payload::Tcp(_) => (l4::TCP, Transport::Tcp),
+        Payload::Tcp(tcp) => {
+            (l4::TCP, Transport::Tcp { mss: context.mss.filter(|_| tcp.flags.has(TcpFlags::SYN)) })
+        }
         Payload::Udp(udp) if udp.no_checksum && !is_partial(packet) => {
             return Err(DropReason::UdpZeroChecksum.into());
         }
@@ -69,8 +78,15 @@ pub fn plan(
             (l4::ICMP, Transport::Echo { kind, delta: Sum::ZERO.minus(pseudo).fold() })
         }
         Payload::Icmp(Icmp::Error { .. } | Icmp::Other { .. }) => return Err(DropReason::IcmpType.into()),
-        Payload::Fragment => return Err(DropReason::Fragment.into()),
-        Payload::Other(_) => return Err(DropReason::UnknownProtocol.into()),
+        Payload::Fragment => {
+            let transport = part(view.protocol, view.fragment, packet, view.l4)?;
+            if matches!(transport, Transport::Addresses { udp: true, field } if is_zero(packet, view.l4 + field))
+            {
+                return Err(DropReason::UdpZeroChecksum.into());
+            }
+            (view.protocol, transport)
+        }
+        Payload::Other(protocol) => (protocol, opaque(protocol, payload_len)),
     };
     let total_len = ipv4::HEADER + payload_len;
     let Ok(total_len16) = u16::try_from(total_len) else { return Err(DropReason::Oversize.into()) };
@@ -78,14 +94,15 @@ pub fn plan(
         Some(gso) => (ipv4::HEADER + l4_header + usize::from(gso.size)).min(total_len),
         None => total_len,
     };
-    let may_be_cut = packet.reassembled || segment + (view.l4 - ipv4::HEADER) <= 1280;
+    let is_piece = view.fragment.is_some_and(|f| !f.is_atomic());
+    let may_be_cut = packet.reassembled || is_piece || segment + (view.l4 - ipv4::HEADER) <= 1280;
     let over = segment > usize::from(context.mtu4);
     if over && !may_be_cut {
         let overhead = if view.fragment.is_some() { 28 } else { 20 };
         let mtu = context.mtu4.saturating_add(overhead).max(1280);
         return Err(too_big(packet).with(Notice::TooBig { mtu }));
     }
-    // RFC 7915 §1.4, §5.1.1: what we put together, or what fits into 1280 bytes, is cut when the next hop needs it. A
+    // RFC 7915 §1.4, §5.1.1: what we put together, a piece, or what fits into 1280 bytes, is cut when the next hop needs it. A
     // super-packet stays whole: the kernel cuts its segments.
     let cut = (over && packet.offload.gso.is_none()).then_some(context.mtu4);
     let (id, df) = match view.fragment {
@@ -104,7 +121,8 @@ pub fn plan(
         src: rewrite.src,
         dst: rewrite.dst,
     };
-    Ok(Plan { header, rewrite: *rewrite, transport, l4: view.l4, l4_header, cut })
+    let fragment = view.fragment.filter(|f| !f.is_atomic());
+    Ok(Plan { header, rewrite: *rewrite, transport, l4: view.l4, l4_header, fragment, cut })
 }
 
 impl Plan {
@@ -115,13 +133,23 @@ impl Plan {
         let partial = is_partial(packet);
         let Some(l4) = packet.bytes_mut().get_mut(self.l4..) else { return };
         match self.transport {
-            Transport::Tcp => edit_ports(l4, &self.rewrite, 16, partial, false),
+            Transport::Tcp { mss } => {
+                edit_ports(l4, &self.rewrite, 16, partial, false);
+                if let (Some(mss), Some(header)) = (mss, l4.get_mut(..self.l4_header)) {
+                    mss::clamp(header, mss, partial);
+                }
+            }
             Transport::Udp | Transport::UdpWithoutChecksum => edit_ports(l4, &self.rewrite, 6, partial, true),
             Transport::Echo { kind, delta } => edit_echo(l4, kind, self.rewrite.src_port, delta),
+            Transport::Addresses { field, udp } => edit_checksum(l4, &self.rewrite, field, udp),
+            Transport::Opaque => {}
         }
         packet.resize_front(self.l4, ipv4::HEADER);
         if let Some(front) = packet.bytes_mut().first_chunk_mut() {
-            self.header.write(front);
+            match self.fragment {
+                None => self.header.write(front),
+                Some(fragment) => self.header.write_fragment(fragment, front),
+            }
         }
         move_offload(packet, ipv4::HEADER, self.l4_header);
     }

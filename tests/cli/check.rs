@@ -125,6 +125,59 @@ const MISTAKES_OF_POOL4_AND_UNITS: &[(&str, &str, u64, &str)] = &[
     ("[admin]\nsocket = \"/LONG\"", "socket-path-long", 4, "admin.socket"),
 ];
 
+/// Behind a good file of three lines.
+const MISTAKES_OF_SIIT: &[(&str, &str, u64, &str)] = &[
+    ("[[nat64.pool4]]\nprefix = \"192.0.2.0/28\"", "two-translators", 1, "siit"),
+    (
+        "siit.eam = [\n{ ipv4 = \"192.0.2.0/24\", ipv6 = \"2001:db8::/124\" }]",
+        "eam-suffix",
+        5,
+        "siit.eam[0].ipv4",
+    ),
+    (
+        "[[siit.eam]]\nipv4 = \"192.0.2.0/24\"\nipv6 = \"2001:db8:1::/64\"\n\
+         [[siit.eam]]\nipv4 = \"192.0.2.7\"\nipv6 = \"2001:db8:2::7\"",
+        "eam-overlap",
+        8,
+        "siit.eam[1].ipv4",
+    ),
+    (
+        "siit.hairpin = \"simple\"\n\
+         siit.eam = [{ ipv4 = \"192.0.2.1\", ipv6 = \"2001:db8::1\", home = \"ipv4\" }]",
+        "simple-hides-mappings",
+        5,
+        "siit.eam[0]",
+    ),
+    ("", "nothing-mapped", 1, "siit"),
+];
+
+#[test]
+fn mistakes_of_siit_name_key_and_line() {
+    let report = |text: &str, code: &str| {
+        let (_, report) = check(text);
+        let problems = report["problems"].as_array().unwrap();
+        let problem = problems.iter().find(|p| p["code"] == code);
+        problem.unwrap_or_else(|| panic!("{text}: no {code} in {problems:?}")).clone()
+    };
+    for (added, code, line, path) in MISTAKES_OF_SIIT {
+        let good = "siit.prefix = \"2001:db8:64::/96\"\nsiit.icmp6-pool4 = [\"198.51.100.9\"]\ntun.name = \"siit\"\n";
+        let problem = report(&format!("{good}{added}\n"), code);
+        assert_eq!((&problem["path"], &problem["line"]), (&(*path).into(), &(*line).into()), "{added}");
+    }
+    let eam = "siit.eam = [{ ipv4 = \"192.0.2.1\", ipv6 = \"2001:db8::1\" }]\n";
+    for (head, code, path) in [
+        ("siit.prefix = \"64:ff9b::/96\"\n", "well-known-stateless", "siit.prefix"),
+        ("siit.prefix = \"2001:db8:64::/96\"\n", "no-icmp-pool", "siit.icmp6-pool4"),
+        (
+            "siit.prefix = \"2001:db8:64::/96\"\nsiit.icmp6-pool4 = [\"10.0.0.1\"]\n",
+            "private-icmp-pool",
+            "siit.icmp6-pool4[0]",
+        ),
+    ] {
+        assert_eq!(report(&format!("{head}{eam}"), code)["path"], *path);
+    }
+}
+
 #[test]
 fn mistakes_of_pool4_and_units_name_key_and_line() {
     for (added, code, line, path) in MISTAKES_OF_POOL4_AND_UNITS {

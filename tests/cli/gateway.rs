@@ -105,6 +105,7 @@ impl Backend for Fake {
                     .map(|(name, value)| Counter { name: name.into(), value })
                     .collect(),
             }),
+            siit: None,
         }
     }
 

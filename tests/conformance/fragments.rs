@@ -74,7 +74,7 @@ fn data(len: usize) -> Vec<u8> {
 }
 
 #[test]
-fn e01_e06_e21_both_directions_in_and_out_of_order() {
+fn e01_e05_e06_e21_both_directions_in_and_out_of_order() {
     for mut gateway in Gateway::each(&settings()) {
         let t: SocketAddr = open_udp(&mut gateway, client(4000));
         let up = udp(client(4000), server6(&gateway, 53), &data(4000));
@@ -182,7 +182,7 @@ fn e24_fragments_that_never_complete_leave_no_state_and_are_not_stored_for_stran
 }
 
 #[test]
-fn e15_e16_impossible_fragments() {
+fn e04_e15_e16_impossible_fragments() {
     for mut gateway in Gateway::each(&settings()) {
         let up = udp(client(4000), server6(&gateway, 53), &data(2000));
         let mut odd = pieces(&up, 1232, 3)[0].clone();

@@ -367,33 +367,79 @@ fn d57_c07_errors_from_odd_routers_pass_under_a_prefix_of_ones_own_but_not_under
     }
 }
 
+/// An extension structure with one MPLS label stack object and a right checksum.
+fn mpls() -> Vec<u8> {
+    let mut extension = vec![0x20, 0, 0, 0, 0, 8, 1, 1, 0, 0, 0x10, 0x01];
+    let sum = sampan::wire::checksum::Sum::ZERO.bytes(&extension).checksum();
+    extension[2..4].copy_from_slice(&sum.to_be_bytes());
+    extension
+}
+
 #[test]
-fn d60_d62_rfc_4884_extensions_are_left_out_and_the_quote_is_kept() {
-    let object = [0x20, 0, 0xab, 0xcd, 0, 8, 1, 1, 0, 0, 0x10, 0x01];
+fn d59_d61_d62_d63_extensions_travel_on_with_the_length_in_the_other_units() {
+    let mpls = mpls();
     for mut gateway in Gateway::each(&settings()) {
         let (packet, out) = sent_to_server(&mut gateway, &[5; 40]);
-        // 68 bytes of quote, padded to 128; byte 5 counts 32-bit words.
         let mut padded = out.bytes();
         padded.resize(128, 0);
-        let with = [&padded[..], &object].concat();
+        let with = [&padded[..], &mpls].concat();
         let told = gateway.translate(&error(ip(ROUTER4), out.src, 11, 0, 32 << 16, &with));
-        let (kind, _, rest, quote) = told.icmp();
-        assert_eq!((kind, rest), (3, 0));
+        let (kind, _, rest, body) = told.icmp();
+        // 88 bytes of quote padded to 128, in 64-bit words.
+        assert_eq!((kind, rest, body.len()), (3, 16 << 24, 128 + mpls.len()));
         let sent = packet.clone().hops(63).bytes();
-        assert_eq!(quote[..sent.len()], sent[..]);
-        assert!(quote[sent.len()..].iter().all(|b| *b == 0) && quote.len() < 160);
-        // D-62: a quote shorter than 128 bytes with a length field is accepted as well.
-        let with = [&out.bytes()[..], &object].concat();
+        assert_eq!(body[..sent.len()], sent[..]);
+        assert!(body[sent.len()..128].iter().all(|b| *b == 0));
+        assert_eq!(body[128..], mpls[..]);
+        // D-62: a quote shorter than 128 bytes with a length field is accepted as well, and padded.
+        let with = [&out.bytes()[..], &mpls].concat();
         let told = gateway.translate(&error(ip(ROUTER4), out.src, 11, 0, 17 << 16, &with));
-        assert_eq!(told.icmp().3, &sent[..]);
+        assert_eq!((told.icmp().2, told.icmp().3), (16 << 24, body));
 
         let (packet, out) = sent_to_client(&mut gateway, &[5; 40]);
         let mut padded = out.bytes();
         padded.resize(128, 0);
-        let with = [&padded[..], &object].concat();
+        let with = [&padded[..], &mpls].concat();
         let told = gateway.translate(&error(ip(ROUTER6), out.src, 3, 0, 16 << 24, &with));
+        let (kind, _, rest, body) = told.icmp();
+        assert_eq!((kind, rest, body.len()), (11, 32 << 16, 128 + mpls.len()));
         let sent = packet.bytes();
-        assert_eq!(told.icmp().3[20..sent.len()], sent[20..]);
+        assert_eq!(body[20..sent.len()], sent[20..]);
+        assert_eq!(body[128..], mpls[..]);
+    }
+}
+
+#[test]
+fn d59_a_tcp_quote_of_eight_bytes_leaves_padding_and_extension_alone() {
+    let mpls = mpls();
+    for mut gateway in Gateway::each(&settings()) {
+        let out = gateway.translate(&tcp(client(4000), server6(&gateway, 80), SYN, b""));
+        let with = [&out.bytes()[..28], &mpls].concat();
+        let told = gateway.translate(&error(ip(ROUTER4), out.src, 11, 0, 7 << 16, &with));
+        let (_, _, rest, body) = told.icmp();
+        assert_eq!((rest, &body[128..]), (16 << 24, &mpls[..]));
+        assert!(body[48..128].iter().all(|b| *b == 0));
+    }
+}
+
+#[test]
+fn d60_d64_an_extension_without_a_place_or_too_long_is_left_out_and_the_quote_kept() {
+    for mut gateway in Gateway::each(&settings()) {
+        let (_, out) = sent_to_server(&mut gateway, &[5; 100]);
+        let with = [&out.bytes()[..], &mpls()].concat();
+        // Packet Too Big has no length field.
+        let told = gateway.translate(&error(ip(ROUTER4), out.src, 3, 4, 32 << 16 | 1400, &with));
+        assert_eq!((told.icmp().0, told.icmp().2, told.icmp().3.len()), (2, 1420, 148));
+        // Nor has a message room for a quote beside 500 bytes of extension.
+        let (_, out) = sent_to_client(&mut gateway, &[5; 100]);
+        let mut long = mpls();
+        long.resize(500, 0);
+        let with = [&out.bytes()[..144], &long].concat();
+        let told = gateway.translate(&error(ip(ROUTER6), out.src, 3, 0, 18 << 24, &with));
+        assert_eq!((told.icmp().0, told.icmp().2, told.icmp().3.len()), (11, 0, 124));
+        // What is no extension structure is not carried.
+        let with = [&out.bytes()[..144], &[0x10; 12]].concat();
+        let told = gateway.translate(&error(ip(ROUTER6), out.src, 3, 0, 18 << 24, &with));
         assert_eq!(told.icmp().2, 0);
     }
 }

@@ -15,6 +15,7 @@ mod icmp_errors;
 mod icmp_originated;
 mod offload;
 mod reload;
+mod rows;
 mod tcp;
 mod v4_to_v6;
 mod v6_to_v4;

@@ -1,12 +1,13 @@
 //! RFC 6146 §3.5.2: the TCP state machine, through the engine and on virtual time.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use sampan::nat64::settings::{Filter, RowFilter};
+use sampan::wire::checksum::{Sum, pseudo4, pseudo6};
 
 use crate::support::packet::{ACK, FIN, PSH, RST, SYN};
-use crate::support::{Gateway, at, settings, tcp};
+use crate::support::{Gateway, Packet, at, settings, tcp};
 use crate::{client, forwarded, seen6, server, server6};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -323,5 +324,44 @@ fn g23_opening_and_closing_lifetimes_are_separate() {
         c.up(FIN | ACK);
         c.down(FIN | ACK);
         c.dies_after(500);
+    }
+}
+
+#[test]
+fn f61_syns_announce_no_more_than_fits_both_links_when_that_is_wanted() {
+    /// The SYN with an MSS option of 1460 in it.
+    fn announcing(syn: &Packet) -> Vec<u8> {
+        let mut bytes = syn.bytes();
+        bytes.extend([2, 4, 5, 180]);
+        let (l4, protocol, pseudo) = match (syn.src, syn.dst) {
+            (IpAddr::V6(src), IpAddr::V6(dst)) => (40, 4, pseudo6(src, dst, 6, 24)),
+            (IpAddr::V4(src), IpAddr::V4(dst)) => (20, 2, pseudo4(src, dst, 6, 24)),
+            _ => panic!("two families"),
+        };
+        let len = if l4 == 40 { 24_u16 } else { 44 };
+        bytes[protocol..protocol + 2].copy_from_slice(&len.to_be_bytes());
+        bytes[l4 + 12] = 0x60;
+        bytes[l4 + 16..l4 + 18].fill(0);
+        let sum = pseudo.bytes(&bytes[l4..]).checksum();
+        bytes[l4 + 16..l4 + 18].copy_from_slice(&sum.to_be_bytes());
+        if l4 == 20 {
+            bytes[10..12].fill(0);
+            let sum = Sum::ZERO.bytes(&bytes[..20]).checksum();
+            bytes[10..12].copy_from_slice(&sum.to_be_bytes());
+        }
+        bytes
+    }
+    let mut settings = settings();
+    settings.mss_clamp = Some(1220);
+    for mut gateway in Gateway::each(&settings) {
+        let up = tcp(client(4000), server6(&gateway, 80), SYN, b"");
+        let out = gateway.send_raw(announcing(&up), Default::default());
+        assert_eq!(out[0].bytes[40..44], [2, 4, 4, 196]);
+        let t = Packet::parse(&out[0].bytes).unwrap().source();
+        let down = tcp(server(80), t, SYN | ACK, b"");
+        let out = gateway.send_raw(announcing(&down), Default::default());
+        assert_eq!(out[0].bytes[60..64], [2, 4, 4, 196]);
+        // `parse` recomputes the checksum.
+        assert!(Packet::parse(&out[0].bytes).is_ok());
     }
 }

@@ -13,5 +13,7 @@ mod dns;
 mod lifecycle;
 mod policy;
 mod route;
+mod siit;
+mod start;
 mod support;
 mod traffic;

@@ -30,13 +30,37 @@ fn curl_fetches_a_page_and_a_large_file_by_name() {
 #[test]
 fn ping_small_and_large() {
     let lab = TestLab::up();
-    for size in ["56", "1400"] {
+    // 4000 and 20000 bytes come and go as fragments, which the gateway puts together and cuts again.
+    for size in ["56", "1400", "4000", "20000"] {
         let out = lab.on(
             "client1",
             &["ping", "-n", "-c", "5", "-i", "0.1", "-W", "2", "-s", size, "portal.tinh.example"],
         );
         assert!(out.contains("5 packets transmitted, 5 received, 0% packet loss"), "{out}");
         assert!(!out.contains("DUP!") && !out.contains("wrong data byte"), "{out}");
+    }
+}
+
+/// D-68: what is sent to the gateway itself is answered by its own kernel.
+#[test]
+fn d68_the_gateways_own_addresses_answer() {
+    let lab = TestLab::up();
+    let inside = lab
+        .on("client1", &["ping", "-n", "-c", "2", "-i", "0.1", "-W", "2", &lab.plan().gateway6.to_string()]);
+    assert!(inside.contains(" 0% packet loss"), "{inside}");
+    let outside = lab.on("server", &["ping", "-n", "-c", "2", "-i", "0.1", "-W", "2", "192.0.2.1"]);
+    assert!(outside.contains(" 0% packet loss"), "{outside}");
+}
+
+/// Datagrams of 9,000 bytes each way: fragments on both sides.
+#[test]
+fn udp_datagrams_larger_than_any_link_both_ways() {
+    let lab = TestLab::up();
+    for reverse in [false, true] {
+        let report = iperf(&lab, &["-u", "-l", "9000", "-b", "10M", "-t", "1"], reverse);
+        let sum = &report["end"]["sum"];
+        let (lost, packets) = (sum["lost_packets"].as_u64(), sum["packets"].as_u64());
+        assert!(lost == Some(0) && packets > Some(50), "reverse {reverse}: lost {lost:?} of {packets:?}");
     }
 }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use sampan::wire::icmp::{quote4, quote6};
 use sampan::wire::packet::{Gso, GsoKind, Offload, PacketBuf, View};
-use sampan::xlat::icmp::{Head, Outer, error_to_v4, error_to_v6};
+use sampan::xlat::icmp::{Body, Head, Outer, error_to_v4, error_to_v6};
 use sampan::xlat::{Delta, FlowPair, Hop, Rewrite, frag, v4_to_v6, v6_to_v4};
 
 use crate::support::segment::{make_partial, parsed, reassemble6, segments};
@@ -167,14 +167,20 @@ const ID: u16 = 0xbeef;
 
 fn to_v4(packet: &mut PacketBuf, rewrite: &Rewrite<Ipv4Addr>) {
     let Ok(View::V6(view)) = packet.parse() else { panic!("an IPv6 packet") };
-    let context = v6_to_v4::Context { hop: Hop::Less, mtu4: u16::MAX, id: ID };
+    let context = v6_to_v4::Context { hop: Hop::Less, mtu4: u16::MAX, id: ID, mss: None };
     v6_to_v4::plan(&view, packet, rewrite, &context).unwrap().apply(packet);
 }
 
 fn to_v6(packet: &mut PacketBuf, rewrite: &Rewrite<Ipv6Addr>, lowest: u16) -> Option<v4_to_v6::Cut> {
     let Ok(View::V4(view)) = packet.parse() else { panic!("an IPv4 packet") };
-    let context =
-        v4_to_v6::Context { hop: Hop::Less, mtu6: u16::MAX, mtu4: u16::MAX, lowest_ipv6_mtu: lowest, id: 1 };
+    let context = v4_to_v6::Context {
+        hop: Hop::Less,
+        mtu6: u16::MAX,
+        mtu4: u16::MAX,
+        lowest_ipv6_mtu: lowest,
+        id: 1,
+        mss: None,
+    };
     let plan = v4_to_v6::plan(&view, packet, rewrite, &context).unwrap();
     plan.apply(packet);
     plan.cut
@@ -184,7 +190,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1500, ..ProptestConfig::default() })]
 
     #[test]
-    fn b16_v6_to_v4_is_what_etherparse_writes(case in case(1500)) {
+    fn b12_b16_v6_to_v4_is_what_etherparse_writes(case in case(1500)) {
         let mut packet = PacketBuf::from_bytes(&case.up6().bytes());
         to_v4(&mut packet, &case.rewrite4());
         prop_assert_eq!(packet.bytes(), case.up4(ID).bytes());
@@ -330,7 +336,7 @@ proptest! {
         let quoted = sent.up4(ID).bytes();
         let quoted = &quoted[..quoted.len().min(20 + cut)];
         let quote = quote4(quoted).unwrap();
-        error_to_v6(&outer6, head, quoted, &quote, f, &mut out);
+        error_to_v6(&outer6, head, Body { quote: quoted, extension: &[] }, &quote, f, &mut out);
         let error = Packet::parse(out.bytes()).unwrap();
         let mut expected = sent.up6().hops(sent.hops - 1);
         expected.flow_label = 0;
@@ -341,7 +347,8 @@ proptest! {
         let quoted = sent.down6().bytes();
         let quoted = &quoted[..quoted.len().min(40 + cut)];
         let quote = quote6(quoted).unwrap();
-        error_to_v4(&outer4, Head { kind: 3, ..head }, quoted, &quote, f, &mut out);
+        let body = Body { quote: quoted, extension: &[] };
+        error_to_v4(&outer4, Head { kind: 3, ..head }, body, &quote, f, &mut out);
         let error = Packet::parse(out.bytes()).unwrap();
         let whole = Packet { options: Vec::new(), ..sent.down4() }.hops(sent.hops - 1).id(0);
         let df = whole.bytes().len() > 1260;

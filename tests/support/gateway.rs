@@ -41,6 +41,7 @@ pub fn settings() -> Settings {
         limits: Limits { sessions: 4096, subscribers: 1024, icmp_errors_per_second: 1000 },
         fragments: sampan::nat64::settings::Fragments::default(),
         mtu: Mtu::default(),
+        mss_clamp: None,
         icmp6_source: None,
         hops: Hops::Translator,
     }

@@ -103,6 +103,20 @@ pub struct Status {
     pub workers: Vec<WorkerStatus>,
     /// The DNS64, if there is one.
     pub dns64: Option<DnsStatus>,
+    /// The stateless translator, if it is that one.
+    #[serde(default)]
+    pub siit: Option<SiitStatus>,
+}
+
+/// The stateless translator.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SiitStatus {
+    /// Number of explicit address mappings.
+    pub mappings: u64,
+    /// IPv4 addresses of nodes under the prefix.
+    pub translatable4: Vec<String>,
+    /// IPv4 sources for ICMP errors of IPv6 routers.
+    pub icmp6_pool4: Vec<String>,
 }
 
 /// Whether the gateway does its work.
@@ -161,7 +175,7 @@ impl ByProtocol {
 }
 
 /// What became of the packets of one worker. Every packet that it received or took is counted once in `translated`,
-/// `dropped` or `passed`; every packet that went out once in one of the `out_` counters.
+/// `absorbed`, `held`, `dropped` or `passed`; every packet that went out once in one of the `out_` counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerStatus {
     /// Its number.
@@ -170,6 +184,10 @@ pub struct WorkerStatus {
     pub packets_in: u64,
     /// Left as their translation.
     pub translated: u64,
+    /// Became part of another one, as fragments do.
+    pub absorbed: u64,
+    /// Wait now for the rest of their datagram.
+    pub held: u64,
     /// Refused for a named reason.
     pub dropped: u64,
     /// Given to the worker that owns them.

@@ -15,6 +15,8 @@ use toml::de::DeValue;
 
 use crate::addr::{Prefix4, Prefix6, PrefixAny};
 use crate::nat64::settings::Filter;
+use crate::siit::settings::{Hairpin, ZeroChecksum};
+use crate::xlat::eam::Home;
 use crate::xlat::pref64::Pref64;
 
 pub use read::{At, Reader, Value};
@@ -150,7 +152,8 @@ macro_rules! section {
 section! {
     /// The whole file.
     File {
-        nat64: Nat64 = "nat64", Required, Below, "The translator.";
+        nat64: Nat64 = "nat64", Otherwise("there must be `[siit]` instead"), Below, "The stateful translator (NAT64): many IPv6 hosts share a few IPv4 addresses.";
+        siit: Siit = "siit", Otherwise("there must be `[nat64]` instead"), Below, "The stateless translator (SIIT): each IPv6 node has an IPv4 address of its own.";
         dns64: Dns64 = "dns64", Otherwise("no DNS64"), Below, "The DNS64. Leave the table out to run without one.";
         unit: Vec<At<Unit>> = "unit", Otherwise("everyone who is routed here is served"), Reload, "An organisation that is served. With at least one, packets from outside all of them are refused.";
         admin: Admin = "admin", Otherwise("defaults"), Below, "The socket of the `sampan` commands.";
@@ -175,6 +178,7 @@ section! {
         mtu6: u64 = "mtu6", Otherwise("the MTU of the interface towards the IPv6 network"), Restart, "MTU of the next hop on the IPv6 side, at least 1280.";
         mtu4: u64 = "mtu4", Otherwise("the MTU of the interface towards the IPv4 network"), Restart, "MTU of the next hop on the IPv4 side, at least 68.";
         lowest_ipv6_mtu: u64 = "lowest-ipv6-mtu", Default("1280"), Restart, "Packets that may be fragmented are cut to this size on the way to IPv6 (RFC 7915 §4).";
+        mss_clamp: bool = "mss-clamp", Default("true"), Restart, "Lower the segment size that TCP connections announce to what fits the links of this machine, for paths where ICMP is filtered.";
         filtering: Filtering = "filtering", Otherwise("defaults"), Reload, "Who may answer a mapping. Concerns new sessions.";
         timers: Timers = "timers", Otherwise("defaults"), Reload, "Idle lifetimes in seconds.";
         allow: Vec<At<Allow>> = "allow", Otherwise("none"), Reload, "Non-global IPv4 destinations that may be reached. Has no effect under 64:ff9b::/96.";
@@ -217,6 +221,35 @@ section! {
     Allow {
         prefix: Prefix4 = "prefix", Required, Reload, "The destinations.";
         name: String = "name", Otherwise("no name"), Reload, "What they are, for people.";
+    }
+}
+
+section! {
+    /// `[siit]`
+    Siit {
+        prefix: Pref64 = "prefix", Required, Restart, "Translation prefix of any of the six lengths: IPv6 addresses under it stand for the IPv4 addresses that no explicit mapping names. RFC 8512: nat64-prefix.";
+        eam: Vec<At<Eam>> = "eam", Otherwise("none"), Reload, "An explicit address mapping (RFC 7757). The longest prefix wins. RFC 8512: eam.";
+        translatable4: Vec<At<Prefix4>> = "translatable4", Otherwise("none"), Reload, "IPv4 addresses of IPv6 nodes whose own address is that IPv4 address embedded in `prefix` (RFC 6052 §1.3).";
+        icmp6_pool4: Vec<At<Prefix4>> = "icmp6-pool4", Otherwise("none; then such errors are dropped"), Reload, "IPv4 addresses for ICMP errors of IPv6 routers that have none (RFC 6791), chosen at random. One is enough; a few make traceroute clearer.";
+        interface_info: bool = "interface-info", Default("true"), Restart, "Tell the real IPv6 source of such an error in an ICMP extension (RFC 6791 §4, RFC 5837).";
+        udp_zero_checksum: ZeroChecksum = "udp-zero-checksum", Default("\"drop\""), Restart, "What becomes of IPv4 UDP without a checksum (RFC 7915 §4.5): `drop` it and log between whom, or `compute` one. Fragments of it are always dropped.";
+        hairpin: Hairpin = "hairpin", Default("\"intrinsic\""), Restart, "Packets between two explicitly mapped IPv6 nodes (RFC 7757 §4): `intrinsic` turns them back at once, `simple` lets them leave as IPv4 and come back by routing, `off` does neither.";
+        allow: Vec<At<Allow>> = "allow", Otherwise("none"), Reload, "Non-global IPv4 hosts that may be spoken to by way of the prefix. Has no effect under 64:ff9b::/96.";
+        workers: u64 = "workers", Otherwise("one per CPU, at most 64"), Restart, "Threads that translate, 1 to 64.";
+        icmp6_source: Ipv6Addr = "icmp6-source", Otherwise("a global IPv6 address of this machine"), Restart, "Source of the ICMPv6 errors that the translator originates. Without any global address: the address the packet was sent to.";
+        icmp_errors_per_second: u64 = "icmp-errors-per-second", Default("1000"), Restart, "ICMP errors that one worker originates per second at most; 0 is none.";
+        mtu6: u64 = "mtu6", Otherwise("the MTU of the interface towards the IPv6 network"), Restart, "MTU of the next hop on the IPv6 side, at least 1280.";
+        mtu4: u64 = "mtu4", Otherwise("the MTU of the interface towards the IPv4 network"), Restart, "MTU of the next hop on the IPv4 side, at least 68.";
+        lowest_ipv6_mtu: u64 = "lowest-ipv6-mtu", Default("1280"), Restart, "Packets that may be fragmented are cut to this size on the way to IPv6 (RFC 7915 §4). Raise it to the smallest MTU of the IPv6 network, so that less is cut.";
+    }
+}
+
+section! {
+    /// `[[siit.eam]]`
+    Eam {
+        ipv4: Prefix4 = "ipv4", Required, Reload, "IPv4 address or prefix. RFC 8512: ipv4-prefix.";
+        ipv6: Prefix6 = "ipv6", Required, Reload, "The IPv6 address or prefix that it stands for, with at least as many bits behind the prefix. RFC 8512: ipv6-prefix.";
+        home: Home = "home", Default("\"ipv6\""), Reload, "The network that the nodes are in: `ipv6`, known to IPv4 by the IPv4 address, which is routed to the translator; or `ipv4`, the other way round.";
     }
 }
 

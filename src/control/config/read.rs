@@ -14,7 +14,9 @@ use super::{Level, Mode, Need, Row};
 use crate::addr::{Prefix4, Prefix6, PrefixAny, PrefixError};
 use crate::control::problem::{Fault, Problems};
 use crate::nat64::settings::Filter;
+use crate::siit::settings::{Hairpin, ZeroChecksum};
 use crate::text::shown;
+use crate::xlat::eam::Home;
 use crate::xlat::pref64::{Pref64, Pref64Error};
 
 /// A value and the path of its key.
@@ -309,6 +311,22 @@ text_value!(
 text_value!(Mode, "`routed` or `onlink`", "routed", |text| match text {
     "routed" => Ok(Mode::Routed),
     "onlink" => Ok(Mode::OnLink),
+    _ => Err(None),
+});
+text_value!(Home, "`ipv6` or `ipv4`", "ipv6", |text| match text {
+    "ipv6" => Ok(Home::V6),
+    "ipv4" => Ok(Home::V4),
+    _ => Err(None),
+});
+text_value!(ZeroChecksum, "`drop` or `compute`", "drop", |text| match text {
+    "drop" => Ok(ZeroChecksum::Drop),
+    "compute" => Ok(ZeroChecksum::Compute),
+    _ => Err(None),
+});
+text_value!(Hairpin, "`intrinsic`, `simple` or `off`", "intrinsic", |text| match text {
+    "intrinsic" => Ok(Hairpin::Intrinsic),
+    "simple" => Ok(Hairpin::Simple),
+    "off" => Ok(Hairpin::Off),
     _ => Err(None),
 });
 text_value!(Level, "`error`, `warn`, `info`, `debug` or `trace`", "info", |text| match text {

@@ -2,16 +2,30 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::DnsPlan;
 use super::nat64::nonempty;
-use super::{DnsPlan, Nat64Plan};
 use crate::addr::{Prefix4, Prefix6, PrefixAny};
 use crate::control::config::{self, At};
 use crate::control::problem::{Fault, Problems};
+use crate::nat64::settings::Unit;
+use crate::xlat::pref64::Pref64;
+
+/// What it shares with the translator, so that the two cannot disagree.
+pub(super) struct Shared {
+    /// Translation prefixes.
+    pub(super) pool6: Vec<Pref64>,
+    /// IPv4 addresses that belong to the translator.
+    pub(super) pool4: Vec<Prefix4>,
+    /// The organisations served.
+    pub(super) units: Vec<Unit>,
+    /// Non-global IPv4 that may be reached.
+    pub(super) allow: Vec<Prefix4>,
+}
 
 /// Checks the section and makes the plan.
-pub(super) fn build(section: &config::Dns64, nat64: &Nat64Plan, problems: &mut Problems) -> DnsPlan {
-    let listen = addresses(section.listen.as_ref(), nat64, true, problems);
-    let upstream = addresses(section.upstream.as_ref(), nat64, false, problems);
+pub(super) fn build(section: &config::Dns64, shared: &Shared, problems: &mut Problems) -> DnsPlan {
+    let listen = addresses(section.listen.as_ref(), shared, true, problems);
+    let upstream = addresses(section.upstream.as_ref(), shared, false, problems);
     for at in section.upstream.iter().flat_map(|list| &list.value) {
         if let Some(ours) = listen.iter().find(|ours| is_same_service(at.value, **ours)) {
             problems
@@ -21,9 +35,9 @@ pub(super) fn build(section: &config::Dns64, nat64: &Nat64Plan, problems: &mut P
     DnsPlan {
         listen,
         upstream,
-        prefixes: nat64.pool6.clone(),
-        allow_clients: clients(section, nat64, problems),
-        allow_non_global: nat64.allowed(),
+        prefixes: shared.pool6.clone(),
+        allow_clients: clients(section, shared, problems),
+        allow_non_global: shared.allow.clone(),
     }
 }
 
@@ -38,7 +52,7 @@ fn is_same_service(upstream: SocketAddr, listen: SocketAddr) -> bool {
 
 fn addresses(
     list: Option<&At<Vec<At<SocketAddr>>>>,
-    nat64: &Nat64Plan,
+    shared: &Shared,
     listening: bool,
     problems: &mut Problems,
 ) -> Vec<SocketAddr> {
@@ -58,13 +72,13 @@ fn addresses(
         match ip {
             IpAddr::V6(ip) => {
                 // An upstream under pool6 would be reached through ourselves; nobody can bind such an address.
-                if let Some(pref64) = nat64.pool6.iter().find(|pref64| pref64.contains(ip)) {
+                if let Some(pref64) = shared.pool6.iter().find(|pref64| pref64.contains(ip)) {
                     problems.error(&at.path, Fault::InPool6 { value, pool6: pref64.to_string() });
                 }
             }
             IpAddr::V4(ip) => {
-                if let Some(pool) = nat64.pool4.iter().find(|pool| pool.range.prefix.contains(ip)) {
-                    let pool4 = pool.range.prefix.to_string();
+                if let Some(pool4) = shared.pool4.iter().find(|pool4| pool4.contains(ip)) {
+                    let pool4 = pool4.to_string();
                     problems.error(&at.path, Fault::InPool4 { value, pool4 });
                 }
             }
@@ -73,15 +87,15 @@ fn addresses(
     list.value.iter().map(|at| at.value).collect()
 }
 
-fn clients(section: &config::Dns64, nat64: &Nat64Plan, problems: &mut Problems) -> Vec<PrefixAny> {
+fn clients(section: &config::Dns64, shared: &Shared, problems: &mut Problems) -> Vec<PrefixAny> {
     if let Some(list) = &section.allow {
         nonempty(list, problems);
         return list.value.iter().map(|at| at.value).collect();
     }
-    if nat64.units.is_empty() {
+    if shared.units.is_empty() {
         problems.warning("dns64.allow", Fault::NobodyMayAsk);
     }
-    let units = nat64.units.iter().flat_map(|unit| unit.prefixes.iter().copied().map(PrefixAny::V6));
+    let units = shared.units.iter().flat_map(|unit| unit.prefixes.iter().copied().map(PrefixAny::V6));
     let here = [
         PrefixAny::V6(Prefix6::covering(Ipv6Addr::LOCALHOST, 128)),
         PrefixAny::V4(Prefix4::covering(Ipv4Addr::LOCALHOST, 8)),

@@ -3,9 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 
-use super::{Checked, Pool4Mode, Pool4Plan};
+use super::{Checked, Nat64Plan, Pool4Mode, Pool4Plan, SiitPlan, TranslatorPlan};
 use crate::addr::{Prefix4, Prefix6};
 use crate::control::problem::{Fault, Problem, Problems};
+use crate::xlat::eam::Home;
 
 /// What the checks need to know about the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,8 +73,15 @@ impl HostFacts {
 pub fn check_host(checked: &Checked, facts: &HostFacts) -> Vec<Problem> {
     let mut problems = Problems::with_places(checked.places.clone());
     let host = Host { checked, facts };
-    host.pool4(&mut problems);
-    host.pool6(&mut problems);
+    match &checked.plan.translator {
+        TranslatorPlan::Nat64(nat64) => {
+            host.pool4(nat64, &mut problems);
+            for (i, pref64) in nat64.pool6.iter().enumerate() {
+                host.prefix6(pref64.prefix(), &format!("nat64.pool6[{i}]"), &mut problems);
+            }
+        }
+        TranslatorPlan::Siit(siit) => host.siit(siit, &mut problems),
+    }
     host.dns(&mut problems);
     problems.into_sorted().0
 }
@@ -96,8 +104,8 @@ impl Host<'_> {
         })
     }
 
-    fn pool4(&self, problems: &mut Problems) {
-        for (i, pool) in self.checked.plan.nat64.pool4.iter().enumerate() {
+    fn pool4(&self, nat64: &Nat64Plan, problems: &mut Problems) {
+        for (i, pool) in nat64.pool4.iter().enumerate() {
             let path = format!("nat64.pool4[{i}]");
             self.pool4_addresses(pool, &format!("{path}.prefix"), problems);
             match &pool.mode {
@@ -141,7 +149,7 @@ impl Host<'_> {
     }
 
     fn routed(&self, pool: &Pool4Plan, path: &str, problems: &mut Problems) {
-        let (tun, value) = (&self.checked.plan.tun_name, pool.range.prefix);
+        let value = pool.range.prefix;
         let on_link = self.addresses4().find(|(host, addr)| {
             host.interface != "lo" && host.len < 32 && Prefix4::covering(*addr, host.len).overlaps(value)
         });
@@ -150,10 +158,14 @@ impl Host<'_> {
             problems.warning(path, Fault::OnLinkButRouted { value: value.to_string(), interface });
             return;
         }
+        self.routed_elsewhere(value, path, problems);
+    }
+
+    fn routed_elsewhere(&self, value: Prefix4, path: &str, problems: &mut Problems) {
         for route in &self.facts.routes {
             // A shorter route loses against ours.
             if let HostRoute::V4 { prefix, interface } = route
-                && interface != tun
+                && *interface != self.checked.plan.tun_name
                 && prefix.overlaps(value)
                 && prefix.len() >= value.len()
             {
@@ -163,26 +175,60 @@ impl Host<'_> {
         }
     }
 
-    fn pool6(&self, problems: &mut Problems) {
-        let tun = &self.checked.plan.tun_name;
-        for (i, pref64) in self.checked.plan.nat64.pool6.iter().enumerate() {
-            let path = format!("nat64.pool6[{i}]");
-            for host in self.addresses() {
-                if matches!(host.addr, IpAddr::V6(addr) if pref64.contains(addr)) {
-                    let (address, interface) = (host.addr.to_string(), host.interface.clone());
-                    problems.error(&path, Fault::Pool6IsHost { address, interface });
-                }
+    /// An IPv6 prefix that shall lead to the translator.
+    fn prefix6(&self, value: Prefix6, path: &str, problems: &mut Problems) {
+        for host in self.addresses() {
+            if matches!(host.addr, IpAddr::V6(addr) if value.contains(addr)) {
+                let (address, interface) = (host.addr.to_string(), host.interface.clone());
+                problems.error(path, Fault::Pool6IsHost { address, interface });
             }
-            for route in &self.facts.routes {
-                if let HostRoute::V6 { prefix, interface } = route {
-                    let value = pref64.prefix();
-                    if interface != tun && prefix.overlaps(value) && prefix.len() >= value.len() {
-                        let (route, interface) = (prefix.to_string(), interface.clone());
-                        let value = value.to_string();
-                        problems.warning(&path, Fault::RoutedElsewhere { value, route, interface });
-                    }
-                }
+        }
+        for route in &self.facts.routes {
+            if let HostRoute::V6 { prefix, interface } = route
+                && *interface != self.checked.plan.tun_name
+                && prefix.overlaps(value)
+                && prefix.len() >= value.len()
+            {
+                let (route, interface) = (prefix.to_string(), interface.clone());
+                let value = value.to_string();
+                problems.warning(path, Fault::RoutedElsewhere { value, route, interface });
             }
+        }
+    }
+
+    fn siit(&self, siit: &SiitPlan, problems: &mut Problems) {
+        // IPv6 nodes with addresses under the prefix have more special routes of their own (RFC 7915 §5.6).
+        if siit.translatable4.is_empty() {
+            self.prefix6(siit.prefix.prefix(), "siit.prefix", problems);
+        }
+        for (i, eam) in siit.eam.rows().iter().enumerate() {
+            match eam.home {
+                Home::V6 => self.mapped4(eam.v4, &format!("siit.eam[{i}].ipv4"), problems),
+                Home::V4 => self.prefix6(eam.v6, &format!("siit.eam[{i}].ipv6"), problems),
+            }
+        }
+        for (key, list) in [("translatable4", &siit.translatable4), ("icmp6-pool4", &siit.icmp6_pool4)] {
+            for (i, prefix) in list.iter().enumerate() {
+                self.mapped4(*prefix, &format!("siit.{key}[{i}]"), problems);
+            }
+        }
+    }
+
+    /// An IPv4 prefix that shall lead to the stateless translator.
+    fn mapped4(&self, value: Prefix4, path: &str, problems: &mut Problems) {
+        for (host, _) in self.addresses4().filter(|(_, addr)| value.contains(*addr)) {
+            let (address, interface) = (host.addr.to_string(), host.interface.clone());
+            problems.error(path, Fault::MappedIsHost { address, interface });
+        }
+        let on_link = self.addresses4().find(|(host, addr)| {
+            host.interface != "lo" && host.len < 32 && Prefix4::covering(*addr, host.len).overlaps(value)
+        });
+        match on_link {
+            Some((host, _)) => {
+                let interface = host.interface.clone();
+                problems.warning(path, Fault::OnLinkMapped { value: value.to_string(), interface });
+            }
+            None => self.routed_elsewhere(value, path, problems),
         }
     }
 
@@ -289,6 +335,29 @@ mod tests {
                  [[nat64.pool4]]\nprefix = \"198.51.100.0/28\"\n"
             ),
             ["3 nat64.pool6[0]: routed-elsewhere", "4 nat64.pool6[1]: pool6-is-host"]
+        );
+    }
+
+    #[test]
+    fn addresses_of_a_stateless_translator() {
+        let siit = |ipv4: &str, ipv6: &str, more: &str| {
+            complaints(&format!(
+                "[siit]\nprefix = \"2001:db8:64::/96\"\nicmp6-pool4 = [\"198.51.100.9\"]\n\
+                 [[siit.eam]]\nipv4 = \"{ipv4}\"\nipv6 = \"{ipv6}\"\n{more}"
+            ))
+        };
+        assert_eq!(siit("198.51.100.1", "2001:db8:6::11", ""), [""; 0]);
+        assert_eq!(
+            siit("203.0.113.2", "2001:db8:6::11", ""),
+            ["5 siit.eam[0].ipv4: mapped-is-host", "5 siit.eam[0].ipv4: on-link-mapped"]
+        );
+        assert_eq!(siit("203.0.113.9", "2001:db8:6::11", ""), ["5 siit.eam[0].ipv4: on-link-mapped"]);
+        assert_eq!(siit("192.0.2.0/24", "2001:db8:7::/64", ""), ["5 siit.eam[0].ipv4: routed-elsewhere"]);
+        // Of an IPv4 node it is the IPv6 address that must come here.
+        assert_eq!(siit("203.0.113.80", "2001:db8:5::80", "home = \"ipv4\""), [""; 0]);
+        assert_eq!(
+            siit("203.0.113.80", "2001:db8:6::1", "home = \"ipv4\""),
+            ["6 siit.eam[0].ipv6: pool6-is-host"]
         );
     }
 

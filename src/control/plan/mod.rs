@@ -5,6 +5,7 @@
 mod dns;
 pub mod host;
 mod nat64;
+mod siit;
 
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -15,7 +16,10 @@ use crate::addr::{Prefix4, PrefixAny};
 use crate::nat64::settings::{
     Filtering, Fragments, Hops, Key, Limits, Mtu, Pool4, Pool4Range, Settings, Timers, Unit,
 };
+use crate::xlat::mss;
 use crate::xlat::pref64::Pref64;
+
+pub use siit::SiitPlan;
 
 /// Where the configuration is when nothing else is said.
 pub const DEFAULT_CONFIG: &str = "/etc/sampan/sampan.toml";
@@ -28,7 +32,7 @@ pub const MAX_WORKERS: u16 = 64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// The translator.
-    pub nat64: Nat64Plan,
+    pub translator: TranslatorPlan,
     /// The DNS64, if there is one.
     pub dns64: Option<DnsPlan>,
     /// Path of the admin socket.
@@ -39,7 +43,16 @@ pub struct Plan {
     pub log_level: Level,
 }
 
-/// The translator. [`Nat64Plan::settings`] makes the engine's settings of it.
+/// One of the two translators.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TranslatorPlan {
+    /// Stateful.
+    Nat64(Nat64Plan),
+    /// Stateless.
+    Siit(SiitPlan),
+}
+
+/// The stateful translator. [`Nat64Plan::settings`] makes the engine's settings of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nat64Plan {
     /// Translation prefixes, at least one.
@@ -66,6 +79,8 @@ pub struct Nat64Plan {
     pub limits: Limits,
     /// MTUs, as far as the operator chose them.
     pub mtu: MtuPlan,
+    /// Whether the TCP segment size is limited to what fits the links.
+    pub mss_clamp: bool,
     /// Source of the ICMPv6 errors that the gateway originates.
     pub icmp6_source: Option<Ipv6Addr>,
 }
@@ -173,7 +188,43 @@ pub fn admin_socket(path: &Path) -> PathBuf {
 impl Plan {
     /// The number of workers on a machine with `cpus` CPUs.
     pub fn workers(&self, cpus: usize) -> u16 {
-        self.nat64.workers.unwrap_or_else(|| u16::try_from(cpus).unwrap_or(MAX_WORKERS).clamp(1, MAX_WORKERS))
+        let chosen = match &self.translator {
+            TranslatorPlan::Nat64(nat64) => nat64.workers,
+            TranslatorPlan::Siit(siit) => siit.workers,
+        };
+        chosen.unwrap_or_else(|| u16::try_from(cpus).unwrap_or(MAX_WORKERS).clamp(1, MAX_WORKERS))
+    }
+
+    /// MTUs, as far as the operator chose them.
+    pub const fn mtu(&self) -> MtuPlan {
+        match &self.translator {
+            TranslatorPlan::Nat64(nat64) => nat64.mtu,
+            TranslatorPlan::Siit(siit) => siit.mtu,
+        }
+    }
+
+    /// Source of the ICMPv6 errors that the gateway originates, if the operator chose it.
+    pub const fn icmp6_source(&self) -> Option<Ipv6Addr> {
+        match &self.translator {
+            TranslatorPlan::Nat64(nat64) => nat64.icmp6_source,
+            TranslatorPlan::Siit(siit) => siit.icmp6_source,
+        }
+    }
+
+    /// The stateful translator, if it is that one.
+    pub const fn nat64(&self) -> Option<&Nat64Plan> {
+        match &self.translator {
+            TranslatorPlan::Nat64(nat64) => Some(nat64),
+            TranslatorPlan::Siit(_) => None,
+        }
+    }
+
+    /// The stateless translator, if it is that one.
+    pub const fn siit(&self) -> Option<&SiitPlan> {
+        match &self.translator {
+            TranslatorPlan::Nat64(_) => None,
+            TranslatorPlan::Siit(siit) => Some(siit),
+        }
     }
 }
 
@@ -192,6 +243,7 @@ impl Nat64Plan {
             limits: self.limits,
             fragments: Fragments::default(),
             mtu,
+            mss_clamp: self.mss_clamp.then(|| mss::fitting(mtu.v6, mtu.v4)),
             icmp6_source: self.icmp6_source,
             hops,
         }
@@ -217,11 +269,10 @@ impl MtuPlan {
 }
 
 fn build(file: &config::File, problems: &mut Problems) -> Plan {
-    let section = file.nat64.as_ref().map(|at| at.value.clone()).unwrap_or_default();
     let tun = file.tun.as_ref().and_then(|at| at.value.name.as_ref());
     let tun_name = interface_name(tun, problems).unwrap_or_else(|| "nat64".into());
-    let nat64 = nat64::build(&section, file.unit.as_ref(), &tun_name, problems);
-    let dns64 = file.dns64.as_ref().map(|at| dns::build(&at.value, &nat64, problems));
+    let (translator, shared) = translator(file, &tun_name, problems);
+    let dns64 = file.dns64.as_ref().map(|at| dns::build(&at.value, &shared, problems));
     let socket = file.admin.as_ref().and_then(|at| at.value.socket.as_ref());
     let admin_socket = absolute(socket, DEFAULT_SOCKET, problems);
     if let Some(at) = socket.filter(|at| at.value.as_os_str().len() > 107) {
@@ -229,7 +280,37 @@ fn build(file: &config::File, problems: &mut Problems) -> Plan {
     }
     let level = file.log.as_ref().and_then(|at| at.value.level.as_ref());
     let log_level = level.map(|at| at.value).unwrap_or_default();
-    Plan { nat64, dns64, admin_socket, tun_name, log_level }
+    Plan { translator, dns64, admin_socket, tun_name, log_level }
+}
+
+/// The translator that the file asks for, and what the DNS64 shares with it.
+fn translator(file: &config::File, tun_name: &str, problems: &mut Problems) -> (TranslatorPlan, dns::Shared) {
+    let units = file.unit.as_ref();
+    if let Some(at) = &file.siit {
+        if file.nat64.is_some() {
+            problems.error("siit", Fault::TwoTranslators);
+        }
+        let siit = siit::build(&at.value, problems);
+        let shared = dns::Shared {
+            units: units.map(|at| nat64::units(at, &[siit.prefix], 128, problems)).unwrap_or_default(),
+            pool6: vec![siit.prefix],
+            pool4: siit.routed4(),
+            allow: siit.allowed(),
+        };
+        return (TranslatorPlan::Siit(siit), shared);
+    }
+    if file.nat64.is_none() && !problems.complained_at("nat64") {
+        problems.error("nat64", Fault::Missing { key: "nat64".into(), example: "[nat64]".into() });
+    }
+    let section = file.nat64.as_ref().map(|at| at.value.clone()).unwrap_or_default();
+    let nat64 = nat64::build(&section, units, tun_name, problems);
+    let shared = dns::Shared {
+        units: nat64.units.clone(),
+        pool6: nat64.pool6.clone(),
+        pool4: nat64.pool4.iter().map(|pool| pool.range.prefix).collect(),
+        allow: nat64.allowed(),
+    };
+    (TranslatorPlan::Nat64(nat64), shared)
 }
 
 fn absolute(at: Option<&At<PathBuf>>, default: &str, problems: &mut Problems) -> PathBuf {

@@ -41,7 +41,7 @@ pub(super) fn build(
         enough_blocks(&pool4, block_size, workers, problems);
     }
     Nat64Plan {
-        allow: allow(section, &pool6, problems),
+        allow: allow(section.allow.as_ref(), &pool6, problems),
         block_size,
         subscriber_len: subscriber,
         key_file: absolute(section.key_file.as_ref(), "/var/lib/sampan/key", problems),
@@ -49,8 +49,9 @@ pub(super) fn build(
         filtering: filtering(section),
         timers: timers(section, problems),
         limits: limits(section, problems),
-        mtu: mtu(section, problems),
-        icmp6_source: icmp6_source(section, &pool6, problems),
+        mtu: mtu(&section.mtu6, &section.mtu4, &section.lowest_ipv6_mtu, problems),
+        mss_clamp: section.mss_clamp.as_ref().is_none_or(|at| at.value),
+        icmp6_source: icmp6_source(section.icmp6_source.as_ref(), &pool6, problems),
         pool6,
         pool4,
         units,
@@ -61,14 +62,9 @@ fn pool6(section: &config::Nat64, problems: &mut Problems) -> Vec<Pref64> {
     let Some(list) = &section.pool6 else { return vec![Pref64::well_known()] };
     nonempty(list, problems);
     for (i, at) in list.value.iter().enumerate() {
+        pref64(at, problems);
         let prefix = at.value.prefix();
         let value = || at.value.to_string();
-        if prefix.overlaps(Pref64::well_known().prefix()) && !at.value.is_well_known() {
-            problems.error(&at.path, Fault::NearWellKnown { value: value() });
-        }
-        if !is_unicast6(prefix) {
-            problems.error(&at.path, Fault::NotUnicast { value: value() });
-        }
         let earlier = list.value.iter().take(i).find(|other| other.value.prefix().overlaps(prefix));
         if let Some(other) = earlier {
             let (other, at_path) = (other.value.to_string(), other.path.clone());
@@ -76,6 +72,17 @@ fn pool6(section: &config::Nat64, problems: &mut Problems) -> Vec<Pref64> {
         }
     }
     list.value.iter().map(|at| at.value).collect()
+}
+
+/// Checks one translation prefix by itself.
+pub(super) fn pref64(at: &At<Pref64>, problems: &mut Problems) {
+    let (prefix, value) = (at.value.prefix(), at.value.to_string());
+    if prefix.overlaps(Pref64::well_known().prefix()) && !at.value.is_well_known() {
+        problems.error(&at.path, Fault::NearWellKnown { value: value.clone() });
+    }
+    if !is_unicast6(prefix) {
+        problems.error(&at.path, Fault::NotUnicast { value });
+    }
 }
 
 fn block_size(section: &config::Nat64, problems: &mut Problems) -> u16 {
@@ -174,7 +181,7 @@ fn enough_blocks(pool4: &[Pool4Plan], block_size: u16, workers: u16, problems: &
     }
 }
 
-fn units(
+pub(super) fn units(
     list: &At<Vec<At<config::Unit>>>,
     pool6: &[Pref64],
     subscriber: u8,
@@ -227,8 +234,12 @@ fn unit_prefix(
     }
 }
 
-fn allow(section: &config::Nat64, pool6: &[Pref64], problems: &mut Problems) -> Vec<Allowed> {
-    let Some(list) = &section.allow else { return Vec::new() };
+pub(super) fn allow(
+    list: Option<&At<Vec<At<config::Allow>>>>,
+    pool6: &[Pref64],
+    problems: &mut Problems,
+) -> Vec<Allowed> {
+    let Some(list) = list else { return Vec::new() };
     if !list.value.is_empty() && pool6.iter().all(|pref64| pref64.is_well_known()) {
         problems.warning(&list.path, Fault::AllowWithoutEffect);
     }
@@ -322,17 +333,22 @@ fn limits(section: &config::Nat64, problems: &mut Problems) -> Limits {
     }
 }
 
-fn mtu(section: &config::Nat64, problems: &mut Problems) -> MtuPlan {
+pub(super) fn mtu(
+    mtu6: &Option<At<u64>>,
+    mtu4: &Option<At<u64>>,
+    lowest_ipv6: &Option<At<u64>>,
+    problems: &mut Problems,
+) -> MtuPlan {
     let lowest_v6 = u64::from(IPV6_MIN_MTU);
     let mut chosen = |at: &Option<At<u64>>, low: u64| {
         at.as_ref().map(|at| number(Some(at), u16::MAX, low..=65_535, problems))
     };
     let plan = MtuPlan {
-        v6: chosen(&section.mtu6, lowest_v6),
-        v4: chosen(&section.mtu4, 68),
-        lowest_ipv6: chosen(&section.lowest_ipv6_mtu, lowest_v6).unwrap_or(IPV6_MIN_MTU),
+        v6: chosen(mtu6, lowest_v6),
+        v4: chosen(mtu4, 68),
+        lowest_ipv6: chosen(lowest_ipv6, lowest_v6).unwrap_or(IPV6_MIN_MTU),
     };
-    if let (Some(lowest), Some(mtu6)) = (&section.lowest_ipv6_mtu, &section.mtu6)
+    if let (Some(lowest), Some(mtu6)) = (lowest_ipv6, mtu6)
         && lowest.value > mtu6.value
     {
         problems.error(&lowest.path, Fault::MtuOrder { lowest: lowest.value, mtu6: mtu6.value });
@@ -340,12 +356,12 @@ fn mtu(section: &config::Nat64, problems: &mut Problems) -> MtuPlan {
     plan
 }
 
-fn icmp6_source(
-    section: &config::Nat64,
+pub(super) fn icmp6_source(
+    at: Option<&At<std::net::Ipv6Addr>>,
     pool6: &[Pref64],
     problems: &mut Problems,
 ) -> Option<std::net::Ipv6Addr> {
-    let at = section.icmp6_source.as_ref()?;
+    let at = at?;
     let value = at.value.to_string();
     if is_illegal_source6(at.value) {
         problems.error(&at.path, Fault::NotUnicast { value });
@@ -388,7 +404,7 @@ fn checked_name(at: &At<String>, problems: &mut Problems) -> String {
 }
 
 /// Whether every address of the prefix can be that of a host on a network.
-fn is_unicast6(prefix: Prefix6) -> bool {
+pub(super) fn is_unicast6(prefix: Prefix6) -> bool {
     let forbidden = [(0xff00_u16, 8), (0xfe80, 10)]
         .into_iter()
         .any(|(first, len)| prefix.overlaps(Prefix6::covering([first, 0, 0, 0, 0, 0, 0, 0].into(), len)));
@@ -398,7 +414,7 @@ fn is_unicast6(prefix: Prefix6) -> bool {
 }
 
 /// Whether every address of the prefix can be that of a host (RFC 1122 §3.2.1.3, RFC 6890).
-fn is_unicast4(prefix: Prefix4) -> bool {
+pub(super) fn is_unicast4(prefix: Prefix4) -> bool {
     ![(0, 8), (127, 8), (224, 3)]
         .into_iter()
         .any(|(first, len)| prefix.overlaps(Prefix4::covering([first, 0, 0, 0].into(), len)))

@@ -24,9 +24,9 @@ fn nat64(lines: &str) -> Vec<String> {
 #[test]
 fn the_smallest_file_works() {
     let checked = check(MINIMAL).unwrap();
-    assert_eq!(checked.plan.nat64.pool6, [Pref64::well_known()], "A-08");
-    assert_eq!(checked.plan.nat64.pool4.len(), 1);
-    assert_eq!(checked.plan.nat64.timers, Timers::default());
+    assert_eq!(checked.plan.nat64().unwrap().pool6, [Pref64::well_known()], "A-08");
+    assert_eq!(checked.plan.nat64().unwrap().pool4.len(), 1);
+    assert_eq!(checked.plan.nat64().unwrap().timers, Timers::default());
     assert_eq!(checked.plan.dns64, None);
     assert_eq!(problems(MINIMAL), ["- unit: no-units"]);
 }
@@ -34,7 +34,7 @@ fn the_smallest_file_works() {
 #[test]
 fn a_file_that_spells_out_every_default_gives_the_same_plan() {
     fn spell(out: &mut String, path: &str, rows: &[Row]) {
-        for row in rows {
+        for row in rows.iter().filter(|row| row.key != "siit") {
             let path = if path.is_empty() { row.key.to_owned() } else { format!("{path}.{}", row.key) };
             if let (Need::Default(value), true) = (row.need, row.rows.is_empty()) {
                 out.push_str(&format!("{path} = {value}\n"));
@@ -323,10 +323,131 @@ fn a_missing_file_says_so() {
 
 #[test]
 fn mtus_default_to_the_interfaces() {
-    let plan = check(&format!("[nat64]\nmtu4 = 1400\n{MINIMAL}")).unwrap().plan.nat64;
+    let plan = check(&format!("[nat64]\nmtu4 = 1400\n{MINIMAL}")).unwrap().plan.nat64().unwrap().clone();
     assert_eq!(plan.mtu.resolve(9000, 9000), Mtu { v6: 9000, v4: 1400, lowest_ipv6: 1280 });
     assert_eq!(check(MINIMAL).unwrap().plan.workers(128), MAX_WORKERS);
     assert_eq!(check(MINIMAL).unwrap().plan.workers(0), 1);
+}
+
+/// Problems of `[siit]` with the given lines behind a good one.
+fn siit(lines: &str) -> Vec<String> {
+    problems(&format!("siit.prefix = \"2001:db8:64::/96\"\nsiit.icmp6-pool4 = [\"198.51.100.9\"]\n{lines}"))
+}
+
+fn eams(rows: &[(&str, &str)]) -> String {
+    let row = |(ipv4, ipv6): &(&str, &str)| format!("[[siit.eam]]\nipv4 = \"{ipv4}\"\nipv6 = \"{ipv6}\"\n");
+    rows.iter().map(row).collect()
+}
+
+#[test]
+fn the_smallest_stateless_file_works() {
+    let text = format!(
+        "[siit]\nprefix = \"2001:db8:64::/96\"\nicmp6-pool4 = [\"198.51.100.9\"]\n{}",
+        eams(&[("192.0.2.1", "2001:db8:6::11")])
+    );
+    assert_eq!(problems(&text), [""; 0]);
+    let plan = check(&text).unwrap().plan;
+    let siit = plan.siit().unwrap();
+    assert_eq!(plan.nat64(), None);
+    assert_eq!(siit.routed6(), ["2001:db8:64::/96".parse().unwrap()]);
+    assert_eq!(siit.routed4(), ["192.0.2.1/32", "198.51.100.9/32"].map(|p| p.parse().unwrap()));
+    assert!(siit.interface_info);
+    let spelt = "interface-info = true\nudp-zero-checksum = \"drop\"\nhairpin = \"intrinsic\"\n\
+                 icmp-errors-per-second = 1000\nlowest-ipv6-mtu = 1280\n";
+    assert_eq!(check(&text.replace("[siit]\n", &format!("[siit]\n{spelt}"))).unwrap().plan, plan);
+}
+
+#[test]
+fn one_translator_and_only_one() {
+    let both = format!("{MINIMAL}[siit]\nprefix = \"2001:db8:64::/96\"\n");
+    assert!(problems(&both).contains(&"3 siit: two-translators".into()), "{:?}", problems(&both));
+    assert_eq!(problems("[siit]"), ["1 siit.prefix: missing"]);
+    assert_eq!(problems("[admin]"), ["- nat64: missing"]);
+}
+
+#[test]
+fn a01_a12_a17_stateless_prefix() {
+    for prefix in ["2001:db8::/32", "2001:db8:100::/40", "2001:db8:122::/48", "2001:db8:122:344::/64"] {
+        let text = format!("siit.prefix = \"{prefix}\"\nsiit.icmp6-pool4 = [\"198.51.100.9\"]\n");
+        assert_eq!(problems(&text), ["1 siit: nothing-mapped"], "{prefix}");
+    }
+    assert_eq!(problems("siit.prefix = \"2001:db8::/33\""), ["1 siit.prefix: pref64-length"]);
+    let well_known = format!("siit.prefix = \"64:ff9b::/96\"\n{}", eams(&[("192.0.2.1", "2001:db8::1")]));
+    assert_eq!(
+        problems(&well_known),
+        ["1 siit.icmp6-pool4: no-icmp-pool", "1 siit.prefix: well-known-stateless"]
+    );
+}
+
+#[test]
+fn i01_i02_i07_explicit_mappings() {
+    assert_eq!(
+        siit(&eams(&[("192.0.2.1", "2001:db8::1"), ("192.0.2.0/28", "2001:db8:1::/64")])),
+        ["4 siit.eam[0].ipv4: eam-overlap"]
+    );
+    assert_eq!(siit(&eams(&[("192.0.2.0/24", "2001:db8::/124")])), ["4 siit.eam[0].ipv4: eam-suffix"]);
+    assert_eq!(
+        siit(&eams(&[("192.0.2.1", "2001:db8::1"), ("192.0.2.2", "2001:db8::1")])),
+        ["8 siit.eam[1].ipv6: duplicate"]
+    );
+    assert_eq!(
+        siit(&eams(&[("192.0.2.1", "2001:db8::1"), ("192.0.2.1", "2001:db8::2")])),
+        ["7 siit.eam[1].ipv4: duplicate"]
+    );
+    assert_eq!(siit(&eams(&[("224.0.0.1", "2001:db8::1")])), ["4 siit.eam[0].ipv4: not-unicast"]);
+    assert_eq!(siit(&eams(&[("0.0.0.0/0", "2001:db8:ff00::/40")])), ["4 siit.eam[0].ipv4: not-unicast"]);
+    let ivi = format!("{}home = \"ipv4\"\n", eams(&[("0.0.0.0/0", "2001:db8:ff00::/40")]));
+    assert_eq!(siit(&ivi), [""; 0]);
+    assert_eq!(siit(&eams(&[("192.0.2.1", "ff02::1")])), ["5 siit.eam[0].ipv6: not-unicast"]);
+    assert_eq!(siit("[[siit.eam]]\n"), ["3 siit.eam[0].ipv4: missing", "3 siit.eam[0].ipv6: missing"]);
+    assert_eq!(siit(&format!("siit.hairpin = \"simple\"\n{ivi}")), ["4 siit.eam[0]: simple-hides-mappings"]);
+}
+
+#[test]
+fn b27_b28_the_pool_for_icmp_errors() {
+    let node = eams(&[("192.0.2.1", "2001:db8::1")]);
+    let pool = |list: &str| {
+        problems(&format!("siit.prefix = \"2001:db8:64::/96\"\nsiit.icmp6-pool4 = [{list}]\n{node}"))
+    };
+    assert_eq!(pool("\"198.51.100.9\", \"203.0.113.0/30\""), [""; 0]);
+    for private in ["10.1.2.3", "172.16.0.1", "192.168.1.1", "100.64.0.1"] {
+        assert_eq!(pool(&format!("\"{private}\"")), ["2 siit.icmp6-pool4[0]: private-icmp-pool"]);
+    }
+    assert_eq!(pool("\"192.0.2.0/30\""), ["2 siit.icmp6-pool4[0]: overlap"]);
+    assert_eq!(pool("\"224.0.0.1\""), ["2 siit.icmp6-pool4[0]: not-unicast"]);
+    assert_eq!(pool(""), ["2 siit.icmp6-pool4: no-icmp-pool"]);
+}
+
+#[test]
+fn stateless_numbers_and_words() {
+    let node = eams(&[("192.0.2.1", "2001:db8::1")]);
+    let line = |line: &str| siit(&format!("siit.{line}\n{node}"));
+    assert_eq!(line("translatable4 = [\"192.0.2.128/25\"]"), [""; 0]);
+    assert_eq!(
+        line("translatable4 = [\"192.0.2.128/25\", \"192.0.2.192/26\"]"),
+        ["3 siit.translatable4[1]: overlap"]
+    );
+    assert_eq!(line("udp-zero-checksum = \"keep\""), ["3 siit.udp-zero-checksum: bad-value"]);
+    assert_eq!(line("hairpin = \"yes\""), ["3 siit.hairpin: bad-value"]);
+    assert_eq!(line("lowest-ipv6-mtu = 1279"), ["3 siit.lowest-ipv6-mtu: out-of-range"], "C-12");
+    assert_eq!(line("workers = 65"), ["3 siit.workers: out-of-range"]);
+    assert_eq!(line("icmp6-source = \"2001:db8:64::1\""), ["3 siit.icmp6-source: in-pool6"]);
+    assert_eq!(line("allow = [{ prefix = \"10.0.0.0/8\" }]"), [""; 0]);
+    assert_eq!(line("pool4 = []"), ["3 siit.pool4: unknown-key"]);
+}
+
+#[test]
+fn a09_a_stateless_gateway_shares_prefix_and_exceptions_with_its_dns64() {
+    let text = format!(
+        "siit.prefix = \"2001:db8:64::/96\"\nsiit.allow = [{{ prefix = \"10.0.0.0/8\" }}]\n{}\
+         [dns64]\nlisten = [\"::1\"]\nupstream = [\"203.0.113.53\"]\n\
+         [[unit]]\nname = \"a\"\nprefixes = [\"2001:db8:6::/64\"]\n",
+        eams(&[("192.0.2.1", "2001:db8:6::1")])
+    );
+    let dns = check(&text).unwrap().plan.dns64.unwrap();
+    assert_eq!(dns.prefixes, ["2001:db8:64::/96".parse().unwrap()]);
+    assert_eq!(dns.allow_non_global, ["10.0.0.0/8".parse().unwrap()]);
+    assert!(dns.allow_clients.iter().any(|p| p.contains("2001:db8:6::9".parse().unwrap())));
 }
 
 proptest::proptest! {
