@@ -44,6 +44,7 @@ pub fn settings() -> Settings {
             timeout: Duration::from_secs(2),
         },
         mtu: Mtu::default(),
+        mss_clamp: None,
         icmp6_source: None,
         hops: Hops::Translator,
     }

@@ -99,7 +99,7 @@ pub fn xlat_6to4(data: &[u8]) {
     };
     let rewrite =
         Rewrite { src: T, dst: Z, src_port: setup.port, dst_port: dst, delta: Delta::v6_to_v4(&flow) };
-    let context = v6_to_v4::Context { hop: setup.hop, mtu4: setup.mtu4, id: setup.id };
+    let context = v6_to_v4::Context { hop: setup.hop, mtu4: setup.mtu4, id: setup.id, mss: None };
     let untouched = packet.bytes().to_vec();
     let plan = match v6_to_v4::plan(&view, &packet, &rewrite, &context) {
         Ok(plan) => plan,
@@ -154,6 +154,7 @@ pub fn xlat_4to6(data: &[u8]) {
         mtu4: setup.mtu4,
         lowest_ipv6_mtu: setup.lowest,
         id: setup.id.into(),
+        mss: None,
     };
     let untouched = packet.bytes().to_vec();
     let plan = match v4_to_v6::plan(&view, &packet, &rewrite, &context) {
