@@ -13,7 +13,7 @@ use crate::wire::icmp::Icmp;
 use crate::wire::ipv4::View4;
 use crate::wire::l4::{Payload, TcpFlags};
 use crate::wire::packet::PacketBuf;
-use crate::xlat::{Delta, FlowPair, Notice, Refusal, frag, v4_to_v6};
+use crate::xlat::{FlowPair, Notice, Refusal, frag, v4_to_v6};
 
 impl Engine {
     #[inline]
@@ -149,23 +149,7 @@ impl Engine {
             dst4: key.dst4,
             peer_port: key.peer_port,
         };
-        let session = Session {
-            src6: binding.src6,
-            src4: key.src4,
-            dst4: key.dst4,
-            port6: binding.port6,
-            port4: key.port4,
-            peer_port: key.peer_port,
-            pool6: binding.pool6,
-            protocol: key.protocol,
-            state,
-            delta: Delta::v6_to_v4(&flow),
-            bib,
-            deadline: 0,
-            due: 0,
-            before: 0,
-            behind: 0,
-        };
+        let session = Session::new(key.protocol, binding.pool6, &flow, state, bib);
         Ok(self.add_session(now, session, lifetime)?)
     }
 }

@@ -192,23 +192,7 @@ impl Engine {
             dst4: key.dst4,
             peer_port: key.peer_port,
         };
-        let session = Session {
-            src6: key.src6,
-            src4: binding.src4,
-            dst4: key.dst4,
-            port6: key.port6,
-            port4: binding.port4,
-            peer_port: key.peer_port,
-            pool6: key.pool6,
-            protocol: key.protocol,
-            state,
-            delta: Delta::v6_to_v4(&flow),
-            bib,
-            deadline: 0,
-            due: 0,
-            before: 0,
-            behind: 0,
-        };
+        let session = Session::new(key.protocol, key.pool6, &flow, state, bib);
         self.add_session(now, session, lifetime).map_err(|reason| {
             self.drop_binding_if_unused(bib);
             reason.with(Notice::Unreachable)

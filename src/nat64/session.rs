@@ -7,10 +7,10 @@ use foldhash::quality::FixedState;
 
 use super::index::Index;
 use super::settings::Protocol;
-use super::slab::Slab;
+use super::slab::{NIL, Slab};
 use super::tcp::State;
 use super::wheel::Tick;
-use crate::xlat::{Delta, Rewrite};
+use crate::xlat::{Delta, FlowPair, Rewrite};
 
 /// One session. Exactly one cache line, which is all that a hit reads beside the index.
 #[repr(align(64))]
@@ -89,6 +89,27 @@ pub struct Sessions {
 }
 
 impl Session {
+    /// A session of `flow` that is in no table yet.
+    pub fn new(protocol: Protocol, pool6: u8, flow: &FlowPair, state: State, bib: u32) -> Self {
+        Self {
+            src6: flow.src6,
+            src4: flow.src4,
+            dst4: flow.dst4,
+            port6: flow.port6,
+            port4: flow.port4,
+            peer_port: flow.peer_port,
+            pool6,
+            protocol,
+            state,
+            delta: Delta::v6_to_v4(flow),
+            bib,
+            deadline: 0,
+            due: 0,
+            before: NIL,
+            behind: NIL,
+        }
+    }
+
     /// Its key on the IPv6 side.
     pub const fn key6(&self) -> Key6 {
         Key6 {
