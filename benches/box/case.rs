@@ -32,6 +32,7 @@ pub enum Case {
     /// Sampan over TUN, one worker
     Sampan1,
     /// Another program of Sampan, from --against
+    #[value(skip)]
     Against,
 }
 

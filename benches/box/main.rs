@@ -30,7 +30,7 @@ const SAMPAN: &str = env!("CARGO_BIN_EXE_sampan");
 #[command(name = "benches/box/run")]
 struct Args {
     /// How often each test is made on each case
-    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
     /// Which cases
     #[arg(long, value_enum, value_delimiter = ',')]
@@ -164,7 +164,6 @@ impl Args {
                 cases.push(Case::Sampan1);
             }
         }
-        cases.retain(|case| *case != Case::Against);
         if self.against.is_some() {
             cases.push(Case::Against);
         }
