@@ -23,6 +23,10 @@ impl Siit {
         packet: &mut PacketBuf,
         sink: &mut impl Sink,
     ) -> Result<Verdict, Refusal> {
+        // RFC 7915 §5.1: not translated; and an error is not answered with an error.
+        if view.segments_left.is_some() {
+            return Err(DropReason::RoutingHeader.into());
+        }
         let (head, message) = head_and_message(view.payload, view.l4, packet)?;
         let pseudo = pseudo6(view.src, view.dst, l4::ICMPV6, message.len() as u32);
         if pseudo.bytes(message).fold() != 0xffff {
@@ -88,6 +92,10 @@ impl Siit {
         turn: Turn,
         sink: &mut impl Sink,
     ) -> Result<Verdict, Refusal> {
+        // RFC 7915 §4.1, likewise.
+        if view.source_route {
+            return Err(DropReason::SourceRoute.into());
+        }
         let (head, message) = head_and_message(view.payload, view.l4, packet)?;
         if Sum::ZERO.bytes(message).fold() != 0xffff {
             return Err(DropReason::BadIcmpChecksum.into());

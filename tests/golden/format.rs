@@ -1,8 +1,12 @@
 //! The text of a golden file: what `README.md` says, read.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use sampan::nat64::settings::{Filter, Filtering, Hops, Pool4Range, Settings, Unit};
+use sampan::nat64::settings::{Filter, Filtering, Hops, Mtu, Pool4Range, Settings, Unit};
+use sampan::siit::mapping::Mapping;
+use sampan::siit::settings as siit;
+use sampan::xlat::eam::{Eam, EamTable, Home};
 
 use crate::gateway;
 use crate::layers::Layer;
@@ -14,6 +18,8 @@ pub struct Golden {
     /// Why this is so.
     pub why: String,
     pub settings: Settings,
+    /// Settings of the stateless translator, when the file is about that one.
+    pub stateless: Option<siit::Settings>,
     /// Numbers of workers to run it with.
     pub workers: Vec<u16>,
     pub acts: Vec<Act>,
@@ -49,8 +55,14 @@ pub fn parse(text: &str) -> Result<Golden> {
         why.push_str(line);
         why.push('\n');
     }
-    let mut golden =
-        Golden { title: title.to_owned(), why, settings: settings(), workers: vec![1, 3], acts: Vec::new() };
+    let mut golden = Golden {
+        title: title.to_owned(),
+        why,
+        settings: settings(),
+        stateless: None,
+        workers: vec![1, 3],
+        acts: Vec::new(),
+    };
     if golden.title.is_empty() || golden.why.is_empty() {
         return Err("the first line names the requirement, the next ones say why".to_owned());
     }
@@ -83,7 +95,14 @@ fn block(golden: &mut Golden, line: usize, text: &str, layers: Vec<Layer>) -> Re
                 golden.workers = vec![1];
                 Ok(())
             }
-            _ => configure(&mut golden.settings, setting),
+            "stateless" => {
+                golden.stateless = Some(stateless());
+                Ok(())
+            }
+            _ => match &mut golden.stateless {
+                Some(settings) => configure_stateless(settings, setting),
+                None => configure(&mut golden.settings, setting),
+            },
         });
     }
     let argument = words.next().unwrap_or("");
@@ -142,6 +161,7 @@ fn configure(s: &mut Settings, setting: &str) -> Result<()> {
         "mtu6" => s.mtu.v6 = number()?,
         "mtu4" => s.mtu.v4 = number()?,
         "lowest-ipv6-mtu" => s.mtu.lowest_ipv6 = number()?,
+        "mss-clamp" => s.mss_clamp = Some(number()?),
         "pieces" => s.fragments.pieces = number()?.into(),
         "datagrams-per-source" => s.fragments.datagrams_per_source = number()?.into(),
         "icmp-errors-per-second" => s.limits.icmp_errors_per_second = number()?.into(),
@@ -162,6 +182,62 @@ fn configure(s: &mut Settings, setting: &str) -> Result<()> {
             s.filtering = Filtering { tcp: filter, udp: filter, icmp: filter, drop_external_tcp: false };
         }
         _ => return Err(format!("no setting `{name}`")),
+    }
+    Ok(())
+}
+
+/// What holds for the stateless translator unless the file says otherwise. The address of the IPv6 node is an explicit
+/// mapping, that of the IPv4 node has the prefix.
+fn stateless() -> siit::Settings {
+    siit::Settings {
+        mapping: Mapping {
+            prefix: "2001:db8:64::/96".parse().unwrap(),
+            eam: table("198.51.100.1=2001:db8:1::1").unwrap(),
+            translatable4: Vec::new(),
+            icmp_pool4: vec!["192.88.99.0/32".parse().unwrap()],
+            allow: vec!["203.0.113.0/24".parse().unwrap()],
+        },
+        udp_zero_checksum: siit::ZeroChecksum::Drop,
+        hairpin: siit::Hairpin::Intrinsic,
+        interface_info: false,
+        mtu: Mtu::default(),
+        icmp6_source: None,
+        icmp_errors_per_second: 1000,
+        hops: Hops::Translator,
+    }
+}
+
+/// Explicit mappings `V4=V6`, with commas between them.
+fn table(text: &str) -> Result<Arc<EamTable>> {
+    let rows = text.split(',').map(|row| {
+        let (v4, v6) = row.split_once('=').ok_or("eam=V4=V6,...")?;
+        let (v4, v6) = (v4.parse().map_err(|_| v4.to_owned())?, v6.parse().map_err(|_| v6.to_owned())?);
+        Ok(Eam { v4, v6, home: Home::V6 })
+    });
+    let rows = rows.collect::<Result<Vec<_>>>()?;
+    EamTable::new(rows).map(Arc::new).map_err(|e| e.to_string())
+}
+
+fn configure_stateless(s: &mut siit::Settings, setting: &str) -> Result<()> {
+    let (name, value) = setting.split_once('=').ok_or_else(|| format!("`{setting}` is not NAME=VALUE"))?;
+    let number = || value.parse().map_err(|_| format!("`{value}` is no number"));
+    let bad = |what: &str| format!("`{value}` is no {what}");
+    match name {
+        "prefix" => s.mapping.prefix = value.parse().map_err(|_| bad("prefix"))?,
+        "eam" => s.mapping.eam = table(value)?,
+        "icmp-pool4" => s.mapping.icmp_pool4 = vec![value.parse().map_err(|_| bad("pool"))?],
+        "mtu6" => s.mtu.v6 = number()?,
+        "mtu4" => s.mtu.v4 = number()?,
+        "lowest-ipv6-mtu" => s.mtu.lowest_ipv6 = number()?,
+        "udp-zero-checksum" => {
+            s.udp_zero_checksum = match value {
+                "drop" => siit::ZeroChecksum::Drop,
+                "compute" => siit::ZeroChecksum::Compute,
+                _ => return Err(bad("choice: drop or compute")),
+            }
+        }
+        "interface-info" => s.interface_info = value == "on",
+        _ => return Err(format!("the stateless translator has no setting `{name}`")),
     }
     Ok(())
 }

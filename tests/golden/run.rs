@@ -3,11 +3,13 @@
 use std::fmt::Write;
 
 use sampan::daemon::counters::Totals;
+use sampan::daemon::worker::Translator;
+use sampan::siit;
 use sampan::verdict::DropReason;
 use sampan::wire::packet::Offload;
 
 use crate::format::{Act, Golden, What};
-use crate::gateway::Gateway;
+use crate::gateway::{Crew, Gateway};
 use crate::layers::{self, Names};
 use crate::show;
 
@@ -21,19 +23,36 @@ pub struct Happened {
 
 /// Runs a file with `workers` workers. An error says what is different, and shows what came out.
 pub fn run(golden: &Golden, workers: u16) -> Result<Vec<Happened>, String> {
-    let mut gateway = Gateway::new(golden.settings.clone(), workers);
+    match &golden.stateless {
+        None => play(&mut Gateway::new(golden.settings.clone(), workers), golden),
+        Some(settings) => {
+            let make = |worker, now| {
+                let place = siit::Place { worker, workers, seed: 0x5eed + u64::from(worker) };
+                siit::Siit::new(settings.clone(), place, now)
+            };
+            play(&mut Crew::new(workers, make), golden)
+        }
+    }
+}
+
+fn play<T: Translator>(gateway: &mut Crew<T>, golden: &Golden) -> Result<Vec<Happened>, String> {
     let mut names = Names::new();
     let mut all = Vec::new();
     for (number, act) in golden.acts.iter().enumerate() {
         let at = |e| format!("line {}: {e}", act.line);
-        let happened = perform(&mut gateway, act, &mut names, number).map_err(at)?;
+        let happened = perform(gateway, act, &mut names, number).map_err(at)?;
         compare(act, &happened, &mut names).map_err(at)?;
         all.push(happened);
     }
     Ok(all)
 }
 
-fn perform(gateway: &mut Gateway, act: &Act, names: &mut Names, queue: usize) -> Result<Happened, String> {
+fn perform<T: Translator>(
+    gateway: &mut Crew<T>,
+    act: &Act,
+    names: &mut Names,
+    queue: usize,
+) -> Result<Happened, String> {
     let before = gateway.totals();
     let (input, out) = match &act.what {
         What::In(layers) => {

@@ -203,6 +203,7 @@ fn translation(gateway: &Gateway, packet: &[u8], offload: Offload, out: &[Sent],
         lowest_ipv6_mtu: settings.mtu.lowest_ipv6.into(),
         hops,
         reassembled,
+        mss: settings.mss_clamp,
         hairpinned,
     };
     judge::translated(packet, offload, out, &rules);

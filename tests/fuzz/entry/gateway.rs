@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sampan::daemon::counters::{Counters, Totals};
 use sampan::daemon::ring::Exchange;
-use sampan::daemon::worker::{Requests, Worker};
+use sampan::daemon::worker::{Requests, Translator, Worker};
 use sampan::io::mem::MemDevice;
 use sampan::nat64::engine::{Engine, Place};
 use sampan::nat64::pool4::Pool;
@@ -50,15 +50,21 @@ pub fn settings() -> Settings {
     }
 }
 
-pub struct Gateway {
-    workers: Vec<Worker<MemDevice>>,
+/// Workers with their queues and counters, on virtual time.
+pub struct Crew<T> {
+    workers: Vec<Worker<MemDevice, T>>,
     counters: Vec<Arc<Counters>>,
-    requests: Vec<Arc<Requests>>,
-    settings: Settings,
-    pool: Arc<Pool>,
+    requests: Vec<Arc<Requests<T>>>,
     pub now: Instant,
     fed: u64,
     came_out: u64,
+}
+
+/// A stateful gateway.
+pub struct Gateway {
+    crew: Crew<Engine>,
+    settings: Settings,
+    pool: Arc<Pool>,
 }
 
 thread_local! {
@@ -66,43 +72,23 @@ thread_local! {
     static RINGS: RefCell<[Option<Arc<Exchange>>; 4]> = const { RefCell::new([const { None }; 4]) };
 }
 
-impl Gateway {
-    pub fn new(settings: Settings, workers: u16) -> Self {
+impl<T: Translator> Crew<T> {
+    /// Workers whose translators `make` makes.
+    pub fn new(workers: u16, make: impl Fn(u16, Instant) -> T) -> Self {
         let now = Instant::from_secs(1000);
-        let steering = Steering::new(settings.key, settings.subscriber_len, workers);
-        let pool = Arc::new(Pool::new(&settings.pool4, &settings.key, None));
         let exchange = RINGS.with_borrow_mut(|rings| {
             let made = || Arc::new(Exchange::new(vec![None; usize::from(workers)]));
             rings[usize::from(workers)].get_or_insert_with(made).clone()
         });
         let counters: Vec<_> = (0..workers).map(|_| Arc::new(Counters::default())).collect();
         let requests: Vec<_> = (0..workers).map(|_| Arc::new(Requests::default())).collect();
-        let make = |worker: u16| {
-            let seed = 0x5eed + u64::from(worker);
-            let place = Place { worker, steering: steering.clone(), pool: pool.clone(), seed };
-            let engine = Engine::new(settings.clone(), place, now);
-            let at = usize::from(worker);
+        let worker = |number: u16| {
+            let at = usize::from(number);
             let (counters, requests) = (counters[at].clone(), requests[at].clone());
-            Worker::new(worker, engine, MemDevice::default(), exchange.clone(), counters, requests)
+            let translator = make(number, now);
+            Worker::new(number, translator, MemDevice::default(), exchange.clone(), counters, requests)
         };
-        Self {
-            workers: (0..workers).map(make).collect(),
-            counters,
-            requests,
-            settings,
-            pool,
-            now,
-            fed: 0,
-            came_out: 0,
-        }
-    }
-
-    pub fn settings(&self) -> &Settings {
-        &self.settings
-    }
-
-    pub fn pool(&self) -> &Pool {
-        &self.pool
+        Self { workers: (0..workers).map(worker).collect(), counters, requests, now, fed: 0, came_out: 0 }
     }
 
     /// Puts a packet into the queue of a worker.
@@ -147,9 +133,62 @@ impl Gateway {
         sum
     }
 
+    /// Lets the devices refuse what they are sent, or take it again.
+    pub fn refuse_output(&mut self, refuse: bool) {
+        for worker in &mut self.workers {
+            worker.device().refuse = refuse;
+        }
+    }
+
+    /// Design rule 2: every packet in has met one fate, and every packet out is of one kind.
+    fn check_accounting(&self) {
+        let t = self.totals();
+        assert_eq!(t.received, self.fed, "every packet fed was received");
+        assert_eq!(t.in_rings(), 0, "nothing lies in a ring at rest");
+        assert!(t.closes(), "{} in: {t:?}", t.received);
+        let out = t.out_translated + t.out_pieces + t.out_originated;
+        assert_eq!(out, self.came_out, "every packet out is counted");
+    }
+}
+
+impl std::ops::Deref for Gateway {
+    type Target = Crew<Engine>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.crew
+    }
+}
+
+impl std::ops::DerefMut for Gateway {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.crew
+    }
+}
+
+impl Gateway {
+    pub fn new(settings: Settings, workers: u16) -> Self {
+        let steering = Steering::new(settings.key, settings.subscriber_len, workers);
+        let pool = Arc::new(Pool::new(&settings.pool4, &settings.key, None));
+        let crew = Crew::new(workers, |worker, now| {
+            let seed = 0x5eed + u64::from(worker);
+            let place = Place { worker, steering: steering.clone(), pool: pool.clone(), seed };
+            Engine::new(settings.clone(), place, now)
+        });
+        Self { crew, settings, pool }
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
     pub fn session_rows(&self) -> Vec<SessionRow> {
+        let now = self.now;
         let all =
-            |w: &Worker<MemDevice>| w.engine().session_rows(self.now, &RowFilter::default(), 0, usize::MAX).0;
+            |w: &Worker<MemDevice>| w.engine().session_rows(now, &RowFilter::default(), 0, usize::MAX).0;
         self.workers.iter().flat_map(all).collect()
     }
 
@@ -161,13 +200,6 @@ impl Gateway {
     /// Subscribers of all workers.
     pub fn subscribers(&self) -> u32 {
         self.workers.iter().map(|w| w.engine().subscribers()).sum()
-    }
-
-    /// Lets the devices refuse what they are sent, or take it again.
-    pub fn refuse_output(&mut self, refuse: bool) {
-        for worker in &mut self.workers {
-            worker.device().refuse = refuse;
-        }
     }
 
     /// Gives every worker a change, through its mailbox as the daemon does.
@@ -187,18 +219,5 @@ impl Gateway {
             assert!(requests.push(request).is_ok());
         }
         assert_eq!(self.run(), [], "a change of settings made packets");
-    }
-
-    /// Design rule 2: every packet in has met one fate, and every packet out is of one kind.
-    fn check_accounting(&self) {
-        let t = self.totals();
-        assert_eq!(t.received, self.fed, "every packet fed was received");
-        assert_eq!(t.in_rings(), 0, "nothing lies in a ring at rest");
-        assert!(t.closes(), "{} in: {t:?}", t.received);
-        assert_eq!(
-            t.out_translated + t.out_pieces + t.out_originated,
-            self.came_out,
-            "every packet out is counted"
-        );
     }
 }

@@ -17,6 +17,8 @@ pub struct Rules {
     pub hops: u8,
     /// The input is a datagram that the gateway put together from fragments.
     pub reassembled: bool,
+    /// Largest TCP segment that a SYN may announce.
+    pub mss: Option<u16>,
     /// The packet passed through twice (RFC 6146 §3.8) and was IPv4 on the way.
     pub hairpinned: bool,
 }
@@ -68,6 +70,12 @@ fn l4_header(l4: &[u8], ip: &Ip) -> usize {
     if ip.protocol == naive::TCP { usize::from(l4[12] >> 4) * 4 } else { 8 }
 }
 
+/// Whether this is an echo of its family.
+pub fn is_echo(l4: &[u8], ip: &Ip) -> bool {
+    let kinds = if ip.is_v6() { [128, 129] } else { [8, 0] };
+    ip.protocol == ip.icmp() && l4.first().is_some_and(|kind| kinds.contains(kind))
+}
+
 /// Checks that `out` is the translation of the TCP, UDP or echo packet `input`.
 pub fn translated(input: &[u8], offload: Offload, out: &[Sent], rules: &Rules) {
     let from = match naive::read(input, true) {
@@ -87,7 +95,7 @@ pub fn translated(input: &[u8], offload: Offload, out: &[Sent], rules: &Rules) {
         check_length(bytes, &ip, offload, (input, &from), rules);
     }
     if let [datagram] = &datagrams[..] {
-        check_content(&input[from.l4..], &from, datagram);
+        check_content(&input[from.l4..], &from, datagram, rules.mss);
         check_checksum(input, &from, offload, datagram);
         return;
     }
@@ -98,7 +106,7 @@ pub fn translated(input: &[u8], offload: Offload, out: &[Sent], rules: &Rules) {
         l4.extend(&input[part]);
         let len = l4.len() as u16;
         naive::put(&mut l4, 4, len);
-        check_content(&l4, &from, datagram);
+        check_content(&l4, &from, datagram, None);
         check_checksum(input, &from, offload, datagram);
     }
 }
@@ -189,7 +197,7 @@ fn has_df(input: &[u8], from: &Ip, offload: Offload, rules: &Rules) -> bool {
 }
 
 /// Nothing but addresses, ports and checksums changes.
-fn check_content(l4: &[u8], from: &Ip, out: &Datagram) {
+fn check_content(l4: &[u8], from: &Ip, out: &Datagram, mss: Option<u16>) {
     let to = &out.ip;
     match from.protocol {
         naive::TCP => {
@@ -198,6 +206,11 @@ fn check_content(l4: &[u8], from: &Ip, out: &Datagram) {
             assert_eq!(l4.len(), out.l4.len());
             assert_eq!(l4[4..16], out.l4[4..16], "TCP header");
             assert_eq!(l4[18..20], out.l4[18..20], "TCP urgent pointer");
+            let options = match mss {
+                Some(most) if l4[13] & 2 != 0 => clamped(&l4[20..header], most),
+                _ => l4[20..header].to_vec(),
+            };
+            assert_eq!(options, out.l4[20..header], "TCP options");
             assert_eq!(l4[header..], out.l4[header..], "TCP payload");
         }
         naive::UDP => {
@@ -215,6 +228,31 @@ fn check_content(l4: &[u8], from: &Ip, out: &Datagram) {
         }
         other => panic!("protocol {other} was translated"),
     }
+}
+
+/// TCP options with the announced segment size lowered to `most`.
+fn clamped(options: &[u8], most: u16) -> Vec<u8> {
+    let mut out = options.to_vec();
+    let mut at = 0;
+    while at + 1 < out.len() && out[at] != 0 {
+        if out[at] == 1 {
+            at += 1;
+            continue;
+        }
+        let len = usize::from(out[at + 1]);
+        if len < 2 {
+            break;
+        }
+        if out[at] == 2 && len == 4 {
+            if at + 4 <= out.len() {
+                let lowered = word(&out, at + 2).min(most);
+                naive::put(&mut out, at + 2, lowered);
+            }
+            break;
+        }
+        at += len;
+    }
+    out
 }
 
 /// B-16, B-17, C-17, C-18: right stays right, wrong stays wrong, missing is made.

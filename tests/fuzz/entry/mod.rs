@@ -12,6 +12,7 @@ pub mod gateway;
 pub mod icmp_quote;
 pub mod judge;
 pub mod judge_error;
+pub mod judge_piece;
 pub mod naive;
 pub mod whole_box;
 pub mod wire_parse;

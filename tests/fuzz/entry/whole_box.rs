@@ -51,6 +51,7 @@ fn settings_from(data: &mut Bytes<'_>) -> Settings {
     if look & 128 != 0 {
         s.limits.icmp_errors_per_second = 2;
     }
+    s.mss_clamp = (mtus & 64 != 0).then_some(1220);
     s.mtu = Mtu {
         v6: [1500, 1280, 9000, 1492][usize::from(mtus & 3)],
         v4: [1500, 1400, 576, 9000, 68, 1280, 1260, 1500][usize::from(mtus >> 2 & 7)],

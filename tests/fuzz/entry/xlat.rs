@@ -9,6 +9,7 @@ use sampan::xlat::{Delta, FlowPair, Hop, Refusal, Rewrite, frag, icmp_error, v4_
 
 use super::bytes::Bytes;
 use super::judge::{self, Rules, Sent};
+use super::judge_piece;
 use super::naive;
 use super::wire_parse::offload;
 
@@ -28,6 +29,7 @@ struct Setup {
     id: u16,
     port: u16,
     reassembled: bool,
+    mss: Option<u16>,
     /// Make the packet's lengths and checksums right first.
     fix: bool,
 }
@@ -43,7 +45,8 @@ impl Setup {
         let narrow = data.word();
         Self {
             offload,
-            hop: [Hop::Less, Hop::More, Hop::Same][usize::from(flags & 15) % 3],
+            hop: [Hop::Less, Hop::More, Hop::Same, Hop::Less][usize::from(flags & 3)],
+            mss: (flags & 4 != 0).then_some(if flags & 8 == 0 { 1220 } else { narrow }),
             mtu6: wide,
             mtu4: if flags & 16 == 0 { 1500 } else { narrow.max(68) },
             lowest: if flags & 32 == 0 { 1280 } else { wide },
@@ -75,6 +78,7 @@ impl Setup {
                 Hop::More => hops.saturating_add(1),
             },
             reassembled: self.reassembled,
+            mss: self.mss,
             hairpinned: false,
         }
     }
@@ -99,7 +103,7 @@ pub fn xlat_6to4(data: &[u8]) {
     };
     let rewrite =
         Rewrite { src: T, dst: Z, src_port: setup.port, dst_port: dst, delta: Delta::v6_to_v4(&flow) };
-    let context = v6_to_v4::Context { hop: setup.hop, mtu4: setup.mtu4, id: setup.id, mss: None };
+    let context = v6_to_v4::Context { hop: setup.hop, mtu4: setup.mtu4, id: setup.id, mss: setup.mss };
     let untouched = packet.bytes().to_vec();
     let plan = match v6_to_v4::plan(&view, &packet, &rewrite, &context) {
         Ok(plan) => plan,
@@ -121,6 +125,9 @@ pub fn xlat_6to4(data: &[u8]) {
     }
     let mut rules = setup.rules(view.hop_limit);
     rules.reassembled = packet.reassembled;
+    if is_opaque(view.payload) {
+        return judge_piece::translated(&untouched, &out, &rules, (T.into(), Z.into()));
+    }
     judge::translated(&untouched, setup.offload, &out, &rules);
     addressed(&out, IpAddr::V4(T), IpAddr::V4(Z), setup.port, dst);
 }
@@ -154,7 +161,7 @@ pub fn xlat_4to6(data: &[u8]) {
         mtu4: setup.mtu4,
         lowest_ipv6_mtu: setup.lowest,
         id: setup.id.into(),
-        mss: None,
+        mss: setup.mss,
     };
     let untouched = packet.bytes().to_vec();
     let plan = match v4_to_v6::plan(&view, &packet, &rewrite, &context) {
@@ -177,6 +184,9 @@ pub fn xlat_4to6(data: &[u8]) {
     }
     let mut rules = setup.rules(view.ttl);
     rules.reassembled = packet.reassembled;
+    if is_opaque(view.payload) {
+        return judge_piece::translated(&untouched, &out, &rules, (y.into(), X.into()));
+    }
     judge::translated(&untouched, setup.offload, &out, &rules);
     addressed(&out, IpAddr::V6(y), IpAddr::V6(X), src_port, dst_port);
 }
@@ -190,6 +200,11 @@ fn ports(payload: Payload) -> (u16, u16) {
     }
 }
 
+/// What the stateless translator carries without reading: pieces, and other transports.
+fn is_opaque(payload: Payload) -> bool {
+    matches!(payload, Payload::Fragment | Payload::Other(_))
+}
+
 fn sent(packet: &PacketBuf) -> Sent {
     (packet.bytes().to_vec(), packet.offload)
 }
@@ -198,21 +213,25 @@ fn sent(packet: &PacketBuf) -> Sent {
 fn refused(input: &[u8], setup: &Setup, refusal: Refusal, error: Option<PacketBuf>, hops: u8) {
     use sampan::verdict::DropReason;
     let Ok(ip) = naive::read(input, true) else { panic!("refused a packet that was read") };
-    let is_echo = ip.protocol == ip.icmp() && {
-        let kind = input[ip.l4];
-        if ip.is_v6() { matches!(kind, 128 | 129) } else { matches!(kind, 0 | 8) }
-    };
-    let known = matches!(ip.protocol, naive::TCP | naive::UDP) || is_echo;
+    let l4 = &input[ip.l4..];
+    let is_icmp = ip.protocol == ip.icmp();
+    let no_checksum = |at: usize| ip.protocol == naive::UDP && l4.len() >= at + 2 && naive::word(l4, at) == 0;
+    let is_first = ip.fragment.is_none_or(|(offset, _)| offset == 0);
     match refusal.reason {
         DropReason::HopLimit => assert!(hops == 0 || hops == 1 && setup.hop == Hop::Less),
         DropReason::RoutingHeader | DropReason::SourceRoute => assert!(ip.routed),
-        DropReason::UdpZeroChecksum => {
-            assert!(ip.is_v6() && ip.protocol == naive::UDP && naive::word(input, ip.l4 + 6) == 0);
+        DropReason::UdpZeroChecksum => assert!(ip.is_v6() && is_first && no_checksum(6), "B-20"),
+        DropReason::UdpNoChecksum => {
+            assert!(!ip.is_v6() && is_first && ip.fragment.is_some() && no_checksum(6), "C-16");
         }
-        DropReason::IcmpType => assert!(ip.protocol == ip.icmp() && !is_echo),
-        DropReason::Fragment => assert!(ip.fragment.is_some()),
-        DropReason::UnknownProtocol => assert!(!known),
-        DropReason::Oversize => assert!(ip.len - ip.l4 + 20 > 65535),
+        DropReason::IcmpType => assert!(is_icmp && !judge::is_echo(l4, &ip)),
+        DropReason::Fragment => {
+            assert!(ip.fragment.is_some() && [naive::ICMP, naive::ICMPV6].contains(&ip.protocol))
+        }
+        DropReason::BadLength | DropReason::FragmentTiny => {
+            assert!(judge_piece::is_impossible(l4, &ip), "E-04, E-15: {ip:?}");
+        }
+        DropReason::Oversize => assert!(ip.len - ip.l4 + 20 > 65_535 - 8),
         DropReason::PacketTooBig | DropReason::SegmentTooBig => {
             let segment = judge::segment_len(input, &ip, &setup.offload) - ip.l4;
             let (len, mtu) = if ip.is_v6() { (segment + 20, setup.mtu4) } else { (segment + 40, setup.mtu6) };
