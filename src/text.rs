@@ -49,6 +49,8 @@ macro_rules! texts {
         $($variant:ident $({ $($arg:ident: $type:ty),+ $(,)? })? en $en:literal vi $vi:literal;)+
     }) => {
         $(#[$meta])*
+        // The texts are shown as they are; brackets in them are no links.
+        #[allow(rustdoc::broken_intra_doc_links)]
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub enum $name {
             $(#[doc = $en] $variant $({ $(#[doc = "Stands in the text."] $arg: $type),+ })?,)+
@@ -83,6 +85,8 @@ macro_rules! faults {
             vi $vi:literal => $vi_remedy:literal;)+
     }) => {
         $(#[$meta])*
+        // The texts are shown as they are; brackets in them are no links.
+        #[allow(rustdoc::broken_intra_doc_links)]
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub enum $name {
             $(#[doc = $en] $variant $({ $(#[doc = "Stands in the text."] $arg: $type),+ })?,)+
