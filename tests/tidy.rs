@@ -22,7 +22,7 @@ const PURE: std::ops::RangeInclusive<usize> = 1..=3;
 const IMPURE: [&str; 12] = [
     "std::time::Instant",
     "std::time::SystemTime",
-    "SystemTime::now",
+    "SystemTime",
     "std::net::UdpSocket",
     "std::net::TcpStream",
     "std::net::TcpListener",
@@ -31,7 +31,7 @@ const IMPURE: [&str; 12] = [
     "std::fs",
     "std::process",
     "tokio",
-    "rand::",
+    "rand",
 ];
 /// Longest source file, in lines.
 const LONGEST: usize = 600;
@@ -82,28 +82,68 @@ fn code(text: &str) -> String {
     shipped.lines().map(|line| line.split("//").next().unwrap_or(line)).collect::<Vec<_>>().join("\n")
 }
 
-/// Rooms that a piece of code names by `crate::…`, grouped uses included.
-fn used_rooms(code: &str) -> Vec<String> {
+/// Every path in a piece of code that has `::` in it, with groups taken apart: `a::{b, c::{d, self}}` is `a::b`,
+/// `a::c::d` and `a::c`.
+fn paths(code: &str) -> Vec<String> {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
     let mut out = Vec::new();
-    for rest in code.split("crate::").skip(1) {
-        let names: Vec<&str> = match rest.strip_prefix('{') {
-            Some(group) => group.split('}').next().unwrap_or("").split(',').collect(),
-            None => vec![rest],
-        };
-        for name in names {
-            let name: String = name.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-            if layer(&name).is_some() {
-                out.push(name);
+    let mut prefixes: Vec<String> = Vec::new();
+    let mut path = String::new();
+    // Braces that do not follow `::` are blocks, which neither add to a path nor end a group.
+    let mut groups = Vec::new();
+    let mut rest = code;
+    while let Some(c) = rest.chars().next() {
+        let mut used = c.len_utf8();
+        if is_word(c) {
+            used = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
+            path.push_str(&rest[..used]);
+        } else if let Some(behind) = rest.strip_prefix("::") {
+            path.push_str("::");
+            used = 2;
+            if behind.starts_with('{') {
+                prefixes.push(std::mem::take(&mut path));
+                groups.push(true);
+                used = 3;
+            }
+        } else {
+            // Spaces, as in `use`, `as` or behind a comma, end a path like everything else.
+            if path.contains("::") || (!path.is_empty() && !prefixes.is_empty()) {
+                let whole = format!("{}{path}", prefixes.concat());
+                out.push(whole.strip_suffix("::self").unwrap_or(&whole).to_owned());
+            }
+            path.clear();
+            match c {
+                '{' => groups.push(false),
+                '}' if groups.pop() == Some(true) => drop(prefixes.pop()),
+                _ => {}
             }
         }
+        rest = &rest[used..];
+    }
+    if path.contains("::") {
+        out.push(path);
     }
     out
+}
+
+/// Rooms that a piece of code of room `own` names by `crate::…`, or by more `super` than lead out of the room.
+fn used_rooms(path: &Path, code: &str) -> Vec<String> {
+    // A file `a/b.rs` is two modules deep, `a/mod.rs` and `a.rs` one.
+    let is_mod = path.file_name().is_some_and(|name| name == "mod.rs");
+    let depth = path.components().count() - usize::from(is_mod);
+    let out_of_room = "super::".repeat(depth);
+    let rooms = paths(code).into_iter().filter_map(|used| {
+        let inside = used.strip_prefix("crate::").or_else(|| used.strip_prefix(&out_of_room))?;
+        let room = inside.split("::").next()?;
+        layer(room).map(|_| room.to_owned())
+    });
+    rooms.collect()
 }
 
 fn upward_edges(path: &Path, text: &str) -> Vec<String> {
     let Some(own) = room(path) else { return Vec::new() };
     let Some(at) = layer(&own) else { return vec![format!("{}: room {own} is in no layer", path.display())] };
-    let edges = used_rooms(&code(text)).into_iter().filter(|used| layer(used).is_some_and(|l| l > at));
+    let edges = used_rooms(path, &code(text)).into_iter().filter(|used| layer(used).is_some_and(|l| l > at));
     edges.map(|used| format!("{}: {own} uses {used}, which lies above it", path.display())).collect()
 }
 
@@ -112,12 +152,13 @@ fn impurities(path: &Path, text: &str) -> Vec<String> {
     if !pure {
         return Vec::new();
     }
-    let code = code(text);
-    IMPURE
-        .iter()
-        .filter(|word| code.contains(**word))
-        .map(|word| format!("{}: {word}", path.display()))
-        .collect()
+    let paths = paths(&code(text));
+    let found = IMPURE.iter().filter(|word| {
+        paths
+            .iter()
+            .any(|p| p.strip_prefix(**word).is_some_and(|rest| rest.is_empty() || rest.starts_with("::")))
+    });
+    found.map(|word| format!("{}: {word}", path.display())).collect()
 }
 
 fn unsafe_outside_io(path: &Path, text: &str) -> Vec<String> {
@@ -197,9 +238,45 @@ fn nothing_is_left_unfinished_and_no_path_is_of_one_machine() {
     none(files.iter().flat_map(|(name, text)| machine_paths(name, text)).collect());
 }
 
+/// Reasons that no code outside their list gives: their counters could never count.
+fn unused_reasons(list: &str, others: &[&str]) -> Vec<String> {
+    let body = list.split("\ndrop_reasons! {").nth(1).and_then(|b| b.split("\n}").next()).unwrap_or("");
+    let names = body.lines().filter_map(|line| line.split_whitespace().next());
+    let unused = names.filter(|name| {
+        let full = format!("DropReason::{name}");
+        let follows = |rest: &str| rest.starts_with(|c: char| c.is_alphanumeric() || c == '_');
+        !others.iter().any(|text| text.split(&full).skip(1).any(|rest| !follows(rest)))
+    });
+    unused.map(str::to_owned).collect()
+}
+
+#[test]
+fn every_reason_to_drop_is_given_somewhere() {
+    let sources = sources();
+    let (list, others): (Vec<_>, Vec<_>) = sources.iter().partition(|(path, _)| path.ends_with("verdict.rs"));
+    let others: Vec<String> = others.iter().map(|(_, text)| code(text)).collect();
+    let list = &list[0].1;
+    assert!(list.contains("\ndrop_reasons! {"), "the list has moved");
+    none(unused_reasons(list, &others.iter().map(String::as_str).collect::<Vec<_>>()));
+}
+
 #[test]
 fn the_checks_can_fail() {
     let wire = Path::new("wire/x.rs");
+    let taken_apart =
+        paths("use a::{b, c::{d, self}};\nfn f() { x::y(); }\nuse std::{time::{Duration, Instant}};");
+    let want = ["a::b", "a::c::d", "a::c", "x::y", "std::time::Duration", "std::time::Instant"];
+    assert_eq!(taken_apart, want);
+    assert_eq!(impurities(wire, "use std::time::{Duration, Instant};").len(), 1);
+    assert_eq!(impurities(wire, "use std::{net::{IpAddr, UdpSocket}, thread};").len(), 2);
+    assert!(impurities(wire, "use std::net::IpAddr; use crate::time::Instant; tokioish::x();").is_empty());
+    assert_eq!(upward_edges(wire, "use crate::{verdict::{self, Verdict}, nat64::{bib, tcp}};").len(), 2);
+    assert_eq!(upward_edges(wire, "use super::super::io::tun;").len(), 1);
+    assert!(upward_edges(wire, "use super::io::tun;").is_empty());
+    assert_eq!(upward_edges(Path::new("wire/mod.rs"), "use super::io::tun;").len(), 1);
+    let list = "x\ndrop_reasons! {\n    One \"one\" \"\",\n    OneMore \"two\" \"\",\n}\n";
+    assert_eq!(unused_reasons(list, &["DropReason::OneMore"]), ["One"]);
+    assert!(unused_reasons(list, &["DropReason::OneMore, DropReason::One.into()"]).is_empty());
     assert_eq!(upward_edges(wire, "use crate::nat64::engine::Engine;").len(), 1);
     assert_eq!(upward_edges(wire, "use crate::{verdict, io::tun};\nlet x = crate::daemon::run();").len(), 2);
     assert_eq!(upward_edges(wire, "let x = crate::daemon::run();").len(), 1);

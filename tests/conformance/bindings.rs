@@ -92,6 +92,19 @@ fn f06_f16_a_udp_session_lives_300_seconds_and_takes_its_mapping_with_it() {
 }
 
 #[test]
+fn f16_a_refresh_at_once_counts_in_full() {
+    for mut gateway in Gateway::each(&settings()) {
+        open_udp(&mut gateway, client(4000));
+        gateway.advance(Duration::from_millis(750));
+        open_udp(&mut gateway, client(4000));
+        gateway.advance(299 * SECOND + Duration::from_millis(750));
+        assert_eq!(gateway.sessions(), [0, 1, 0]);
+        gateway.advance(Duration::from_millis(250));
+        assert!(gateway.is_empty());
+    }
+}
+
+#[test]
 fn f16_a_packet_that_comes_before_the_sweep_finds_the_session_ended() {
     for mut gateway in Gateway::each(&settings()) {
         let t = open_udp(&mut gateway, client(4000));
@@ -248,7 +261,7 @@ fn f28_g03_a_client_without_ports_is_told_unreachable_and_takes_nothing_from_oth
         let one_more = udp(client(5000), server6(&gateway, 53), b"q");
         let told = gateway.refuse(&one_more, "ports_exhausted").unwrap();
         assert_eq!((told.icmp().0, told.icmp().1, told.dst), (1, 3, ip(CLIENT)));
-        let second = at("2001:db8:1::2", 2000);
+        let second = at("2001:db8:1::1", 2000);
         let told = gateway.refuse(&tcp(second, server6(&gateway, 80), SYN, b""), "ports_exhausted").unwrap();
         assert_eq!((told.icmp().0, told.icmp().1, told.dst), (1, 3, second.ip()));
         // B-23: echo is not answered by an error of ours.
@@ -330,7 +343,7 @@ fn f50_echo_under_address_dependent_filtering() {
 #[test]
 fn f51_g28_two_clients_with_one_identifier_each_get_their_reply() {
     for mut gateway in Gateway::each(&settings()) {
-        let hosts = [CLIENT, "2001:db8:1::2", "2001:db8:1::3"];
+        let hosts = [CLIENT, "2001:db8:1::1", "2001:db8:1::3"];
         let outs: Vec<_> = hosts.iter().map(|h| open_echo(&mut gateway, h, 5)).collect();
         for (host, out) in hosts.iter().zip(&outs) {
             let back = gateway.translate(&echo_reply(ip(SERVER), out.src, out.ports().0, b"data"));
@@ -368,6 +381,9 @@ fn g11_what_cannot_be_translated_neither_refreshes_nor_changes_state() {
         gateway.advance(200 * SECOND);
         gateway.refuse(&udp(server(53), t, b"a").hops(1), "hop_limit");
         gateway.refuse(&udp(client(4000), server6(&gateway, 53), b"q").hops(1), "hop_limit");
+        // A stranger's packet that does not pass makes no session.
+        gateway.refuse(&udp(at("203.0.113.77", 7), t, b"hello").hops(1), "hop_limit");
+        assert_eq!(gateway.sessions(), [1, 1, 0]);
         // A RST that never arrives must not end anything.
         gateway.refuse(&tcp(server(80), s, crate::support::packet::RST, b"").hops(1), "hop_limit");
         let rows = gateway.session_rows(&RowFilter { protocol: Some(Protocol::Tcp), ..RowFilter::default() });
@@ -417,7 +433,7 @@ fn f07_f08_rows_show_both_tuples() {
         let wanted = RowFilter { port: Some(t.port()), ..RowFilter::default() };
         assert_eq!(gateway.session_rows(&wanted).len(), 1);
         assert_eq!(gateway.bib_rows(&wanted)[0].sessions, 1);
-        let nobody = RowFilter { addr6: Some("2001:db8:1::2".parse().unwrap()), ..RowFilter::default() };
+        let nobody = RowFilter { addr6: Some("2001:db8:1::1".parse().unwrap()), ..RowFilter::default() };
         assert_eq!((gateway.session_rows(&nobody).len(), gateway.bib_rows(&nobody).len()), (0, 0));
     }
 }

@@ -22,10 +22,10 @@ mod v6_to_v4;
 
 use std::net::{IpAddr, SocketAddr};
 
-use support::{Gateway, Packet, at, ip, udp};
+use support::{Gateway, Packet, at, ip, settings, udp};
 
-/// A client.
-const CLIENT: &str = "2001:db8:1::1";
+/// A client. With three workers it belongs to the last one, so that whatever goes to the first by default is found.
+const CLIENT: &str = "2001:db8:1::2";
 /// An IPv4-only server.
 const SERVER: &str = "203.0.113.10";
 
@@ -75,4 +75,10 @@ fn forwarded(packet: &Packet, src: SocketAddr, dst: SocketAddr) -> Packet {
 /// Whether an address belongs to the pool of the test settings.
 fn is_pool(addr: IpAddr) -> bool {
     support::gateway::is_pool(addr)
+}
+
+#[test]
+fn the_client_belongs_to_the_last_of_three_workers() {
+    let gateway = Gateway::new(settings(), 3);
+    assert_eq!(gateway.owner(ip(CLIENT)), 2);
 }

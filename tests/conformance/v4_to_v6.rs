@@ -164,6 +164,25 @@ fn c17_udp_without_checksum_gets_one() {
 }
 
 #[test]
+fn c17_a_computed_checksum_of_zero_is_all_ones() {
+    for mut gateway in Gateway::each(&settings()) {
+        let t = open_udp(&mut gateway, client(4000));
+        // Two bytes that make the sum of the IPv6 form come out as zero.
+        let mut packet = udp(server(53), t, &[0, 0]);
+        let plain = forwarded(&packet, server6(&gateway, 53), client(4000)).bytes();
+        let filler = [plain[46], plain[47]];
+        if let L4::Udp { data, .. } = &mut packet.l4 {
+            *data = filler.to_vec();
+        }
+        let mut bytes = packet.bytes();
+        bytes[26..28].fill(0);
+        let out = gateway.send_raw(bytes, Offload::default());
+        assert_eq!(out[0].bytes[46..48], [0xff, 0xff]);
+        assert_eq!(Packet::parse(&out[0].bytes).unwrap().data(), filler);
+    }
+}
+
+#[test]
 fn c17_a_udp_length_shorter_than_the_packet_keeps_its_meaning() {
     for mut gateway in Gateway::each(&settings()) {
         let t = open_udp(&mut gateway, client(4000));

@@ -332,7 +332,7 @@ impl Gateway {
     fn check_accounting(&mut self) {
         let t = self.totals();
         assert_eq!(t.received, self.fed, "every packet fed was received");
-        assert_eq!(t.in_rings(), 0, "nothing lies in a ring at rest");
+        assert_eq!(t.passed, t.taken, "nothing lies in a ring at rest");
         assert!(t.closes(), "{} in, {} translated, {} dropped", t.received, t.translated, t.dropped());
         assert_eq!(
             t.out_translated + t.out_pieces + t.out_originated,

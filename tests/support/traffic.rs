@@ -77,7 +77,7 @@ impl Traffic {
         if rng.chance(30) {
             settings.mtu.v4 = 1280 + rng.below(400) as u16;
         }
-        if rng.chance(30) {
+        if rng.chance(15) {
             // Small enough to be full now and then.
             settings.limits.sessions = 100;
             settings.limits.subscribers = 30;
