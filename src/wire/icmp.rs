@@ -197,7 +197,7 @@ pub fn any_quote4(bytes: &[u8]) -> Result<Quote<Ipv4Addr>, DropReason> {
         payload_len: total_len - l4,
         l4,
         fragment,
-        flow: any_flow(h[9], l4::ICMP, fragment, &bytes[l4..])?,
+        flow: any_flow(h[9], l4::ICMP, fragment, &bytes[l4..bytes.len().min(total_len)])?,
     })
 }
 
@@ -230,7 +230,7 @@ pub fn any_quote6(bytes: &[u8]) -> Result<Quote<Ipv6Addr>, DropReason> {
         payload_len: total_len - chain.l4,
         l4: chain.l4,
         fragment,
-        flow: any_flow(chain.protocol, l4::ICMPV6, fragment, &bytes[chain.l4..])?,
+        flow: any_flow(chain.protocol, l4::ICMPV6, fragment, &bytes[chain.l4..bytes.len().min(total_len)])?,
     })
 }
 
@@ -240,7 +240,10 @@ fn with_ports<A>(quote: Quote<A>, bytes: &[u8]) -> Result<Quote<A>, DropReason> 
         QuotedFlow::Other { .. } if quote.fragment.is_some_and(|f| f.offset != 0) => {
             Err(DropReason::IcmpQuote)
         }
-        QuotedFlow::Other { .. } if bytes.len() < quote.l4 + 8 => Err(DropReason::IcmpQuote),
+        // What lies behind the quoted packet is padding, not its ports.
+        QuotedFlow::Other { .. } if quote.payload_len.min(bytes.len() - quote.l4) < 8 => {
+            Err(DropReason::IcmpQuote)
+        }
         QuotedFlow::Other { .. } => Err(DropReason::UnknownProtocol),
         QuotedFlow::Tcp { .. } | QuotedFlow::Udp { .. } | QuotedFlow::Echo { .. } => {
             Ok(Quote { fragment: None, ..quote })

@@ -13,7 +13,7 @@ use super::build;
 use super::bytes::Bytes;
 use super::naive::{self, Ip};
 
-const STEPS: usize = 200;
+const STEPS: usize = 64;
 
 /// Data: one byte of limits, then steps.
 pub fn fragments(data: &[u8]) {
@@ -98,7 +98,7 @@ fn piece(data: &mut Bytes<'_>) -> Vec<u8> {
     } else {
         (std::net::IpAddr::from([203, 0, 113, host]), [198, 51, 100, 1].into())
     };
-    let unit = [8, 16, 1232, 1480][usize::from(kind >> 1 & 3)];
+    let unit = [8, 16, 64, 1480][usize::from(kind >> 1 & 3)];
     let offset = usize::from(data.byte()) * if kind & 8 == 0 { unit / 8 } else { unit } / 8 * 8;
     let len = if kind & 16 == 0 { unit } else { usize::from(data.byte()) };
     let more = kind & 32 == 0;

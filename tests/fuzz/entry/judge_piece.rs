@@ -20,7 +20,7 @@ pub fn translated(input: &[u8], out: &[Sent], rules: &Rules, ends: (IpAddr, IpAd
     let (start, more) = from.fragment.unwrap_or((0, false));
     let mut joined = Vec::new();
     for (number, (bytes, offload)) in out.iter().enumerate() {
-        let ip = judge::well_formed(bytes, *offload);
+        let ip = judge::well_formed_ip(bytes, *offload);
         assert_eq!((ip.src, ip.dst, ip.protocol), (ends.0, ends.1, from.protocol));
         assert_eq!((ip.tos, ip.hops), (from.tos, rules.hops), "B-02, B-08");
         let is_last = number + 1 == out.len();

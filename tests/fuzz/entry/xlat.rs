@@ -90,6 +90,9 @@ pub fn xlat_6to4(data: &[u8]) {
     let setup = Setup::new(&mut data);
     let mut packet = setup.packet(data.rest());
     let Ok(View::V6(view)) = packet.parse() else { return };
+    if must_not_cross(view.payload, view.protocol) {
+        return;
+    }
     packet.reassembled = setup.reassembled && view.fragment.is_some();
     let (src, dst) = ports(view.payload);
     let flow = FlowPair {
@@ -138,6 +141,9 @@ pub fn xlat_4to6(data: &[u8]) {
     let setup = Setup::new(&mut data);
     let mut packet = setup.packet(data.rest());
     let Ok(View::V4(view)) = packet.parse() else { return };
+    if must_not_cross(view.payload, view.protocol) {
+        return;
+    }
     packet.reassembled = setup.reassembled && !view.df;
     let (src, dst) = ports(view.payload);
     let is_echo = matches!(view.payload, Payload::Icmp(_));
@@ -205,6 +211,11 @@ fn is_opaque(payload: Payload) -> bool {
     matches!(payload, Payload::Fragment | Payload::Other(_))
 }
 
+/// Protocols that mean something else in the other family. Both translators refuse them before they plan anything.
+fn must_not_cross(payload: Payload, protocol: u8) -> bool {
+    is_opaque(payload) && [0, 1, 2, 43, 44, 51, 58, 60, 135, 139, 140].contains(&protocol)
+}
+
 fn sent(packet: &PacketBuf) -> Sent {
     (packet.bytes().to_vec(), packet.offload)
 }
@@ -234,7 +245,11 @@ fn refused(input: &[u8], setup: &Setup, refusal: Refusal, error: Option<PacketBu
         DropReason::Oversize => assert!(ip.len - ip.l4 + 20 > 65_535 - 8),
         DropReason::PacketTooBig | DropReason::SegmentTooBig => {
             let segment = judge::segment_len(input, &ip, &setup.offload) - ip.l4;
-            let (len, mtu) = if ip.is_v6() { (segment + 20, setup.mtu4) } else { (segment + 40, setup.mtu6) };
+            let fragment_header = if ip.fragment.is_some() { 8 } else { 0 };
+            let (len, mtu) = match ip.is_v6() {
+                true => (segment + 20, setup.mtu4),
+                false => (segment + 40 + fragment_header, setup.mtu6),
+            };
             assert!(len > usize::from(mtu), "{len} bytes fit {mtu}");
         }
         other => panic!("{other:?} is no reason for this packet"),
