@@ -69,7 +69,7 @@ fn d40_d41_narrow_cables_two_hops_away_are_found_out() {
 /// The gateway's own link is narrow, and everybody drops ICMP errors: nobody learns of it, and only the lowered segment
 /// size of TCP carries the data. Without that it stalls, so nothing else does.
 #[test]
-fn narrow_links_of_the_gateway_where_icmp_is_filtered_are_carried_by_the_segment_size() {
+fn f61_narrow_links_of_the_gateway_where_icmp_is_filtered_are_carried_by_the_segment_size() {
     for (cable, mtu, clamp) in
         [(Cable::Outside(0), 1000, true), (Cable::Inside(1), 1280, true), (Cable::Outside(0), 1000, false)]
     {

@@ -9,6 +9,7 @@
 //! Environment: `SAMPAN_TAYGA_PACKETS` how many (small, on every push), `SAMPAN_SEED` from where (1),
 //! `SAMPAN_REPORT` a file for the figures; `tests/campaign tayga` sets them.
 
+mod errors;
 mod explain;
 mod generate;
 #[path = "../../siit/packet.rs"]
