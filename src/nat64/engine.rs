@@ -313,8 +313,9 @@ impl Engine {
         sink: &mut impl Sink,
     ) -> Step {
         if let Some(notice) = refusal.notice {
+            let id = self.idents.next(view.dst, view.src, Protocol::Icmp, 1);
             let out = &mut self.scratch[0];
-            if build4(notice, view, packet, view.dst, out) && self.notices.take(now) {
+            if build4(notice, view, packet, view.dst, id, out) && self.notices.take(now) {
                 sink.send(out, Sent::Originated);
             }
         }

@@ -61,8 +61,9 @@ impl Engine {
         let outer =
             Outer { src: session.src4, dst: session.dst4, traffic_class: view.traffic_class, hop_limit: ttl };
         let flow = pair(session, dst6);
+        let id = self.idents.next(outer.src, outer.dst, Protocol::Icmp, 1);
         let out = &mut self.scratch[0];
-        error_to_v4(&outer, new_head, body, &quote, &flow, out);
+        error_to_v4(&outer, new_head, body, &quote, &flow, id, out);
         std::mem::swap(packet, out);
         Ok(())
     }

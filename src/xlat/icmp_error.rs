@@ -68,8 +68,15 @@ pub fn build6(notice: Notice, view: &View6, packet: &PacketBuf, src: Ipv6Addr, o
     true
 }
 
-/// Builds the ICMPv4 error `notice` about `packet` in `out`; false when no error may be sent about it.
-pub fn build4(notice: Notice, view: &View4, packet: &PacketBuf, src: Ipv4Addr, out: &mut PacketBuf) -> bool {
+/// Builds the ICMPv4 error `notice` about `packet` in `out`, with identification `id`; false when no error may be sent about it.
+pub fn build4(
+    notice: Notice,
+    view: &View4,
+    packet: &PacketBuf,
+    src: Ipv4Addr,
+    id: u16,
+    out: &mut PacketBuf,
+) -> bool {
     // RFC 1812 §4.3.2.7: never about an ICMP error, a later fragment, or towards a group.
     let silent = match view.payload {
         Payload::Icmp(Icmp::Error { .. }) => true,
@@ -108,7 +115,7 @@ pub fn build4(notice: Notice, view: &View4, packet: &PacketBuf, src: Ipv4Addr, o
         // RFC 1812 §4.3.2.5: errors travel with precedence 6.
         tos: 0xc0,
         total_len: out.len() as u16,
-        id: 0,
+        id,
         df: false,
         ttl: HOPS,
         protocol: l4::ICMP,
