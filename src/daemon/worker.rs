@@ -20,6 +20,10 @@ use crate::wire::packet::PacketBuf;
 
 /// Packets worked off before anything else gets a turn.
 const BATCH: usize = 64;
+/// Packets read before the first of them is written: the receiver of a burst then stays awake through it.
+const READ: usize = 8;
+/// Bytes of one turn from which on a flow is bulk.
+const BULK: usize = 30_000;
 /// Sessions looked at in one turn because their time may be over.
 const EXPIRE: u32 = 256;
 /// Requests of the control side that may wait.
@@ -111,7 +115,9 @@ pub struct Worker<D, T = Engine> {
     exchange: Arc<Exchange>,
     counters: Arc<Counters>,
     requests: Arc<Requests<T>>,
-    packet: PacketBuf,
+    packets: Vec<PacketBuf>,
+    /// Bytes read in the last turn.
+    bytes: usize,
 }
 
 /// The device, with its books.
@@ -145,46 +151,58 @@ impl<D: Device, T: Translator> Worker<D, T> {
         counters: Arc<Counters>,
         requests: Arc<Requests<T>>,
     ) -> Self {
-        Self { number, engine, device, exchange, counters, requests, packet: PacketBuf::new() }
+        let packets = (0..READ).map(|_| PacketBuf::new()).collect();
+        Self { number, engine, device, exchange, counters, requests, packets, bytes: 0 }
     }
 
     /// Works off what is there, up to a batch of each kind. True when there may be more.
     pub fn turn(&mut self, now: Instant) -> std::io::Result<bool> {
-        let mut more = false;
+        let mut port = Port { device: &mut self.device, counters: &self.counters };
+        let mut more = true;
         let mut failed = None;
-        for i in 0..BATCH {
-            match self.device.recv(&mut self.packet) {
-                Ok(Received::Packet) => {
-                    self.counters.received();
-                    let mut port = Port { device: &mut self.device, counters: &self.counters };
-                    let step = self.engine.handle(now, &mut self.packet, &mut port);
-                    self.conclude(step);
-                }
-                Ok(Received::Bad(reason)) => {
-                    self.counters.received();
-                    self.counters.verdict(Verdict::Dropped(reason));
-                }
-                Ok(Received::Nothing) => break,
-                Err(e) => {
-                    failed = Some(e);
-                    break;
+        self.bytes = 0;
+        for _ in 0..BATCH / READ {
+            let mut read = 0;
+            for packet in &mut self.packets {
+                match port.device.recv(packet) {
+                    Ok(Received::Packet) => {
+                        self.counters.received();
+                        self.bytes += packet.bytes().len();
+                        read += 1;
+                    }
+                    Ok(Received::Bad(reason)) => {
+                        self.counters.received();
+                        self.counters.verdict(Verdict::Dropped(reason));
+                        break;
+                    }
+                    Ok(Received::Nothing) => {
+                        more = false;
+                        break;
+                    }
+                    Err(e) => {
+                        failed = Some(e);
+                        break;
+                    }
                 }
             }
-            more = i + 1 == BATCH;
+            for packet in self.packets.iter_mut().take(read) {
+                let step = self.engine.handle(now, packet, &mut port);
+                conclude(step, packet, &self.exchange, &self.counters);
+            }
+            if !more || failed.is_some() {
+                break;
+            }
         }
         for _ in 0..BATCH {
-            let Some(packet) = self.exchange.take(self.number) else { break };
+            let Some(mut packet) = self.exchange.take(self.number) else { break };
             self.counters.taken();
-            let own = std::mem::replace(&mut self.packet, packet);
-            self.exchange.give_spare(own);
-            let mut port = Port { device: &mut self.device, counters: &self.counters };
-            let step = self.engine.handle_passed(now, &mut self.packet, &mut port);
-            self.conclude(step);
+            let step = self.engine.handle_passed(now, &mut packet, &mut port);
+            conclude(step, &mut packet, &self.exchange, &self.counters);
+            self.exchange.give_spare(packet);
         }
         while let Some(request) = self.requests.0.pop() {
             request(&mut self.engine, now);
         }
-        let mut port = Port { device: &mut self.device, counters: &self.counters };
         more |= !self.engine.expire(now, EXPIRE, &mut port);
         while let Some(event) = self.engine.take_event() {
             tell(&event);
@@ -193,6 +211,11 @@ impl<D: Device, T: Translator> Worker<D, T> {
             Some(e) => Err(e),
             None => Ok(more || !self.is_idle()),
         }
+    }
+
+    /// Whether the last turn moved so much that more will come in a moment.
+    pub const fn is_bulk(&self) -> bool {
+        self.bytes >= BULK
     }
 
     /// Whether neither the ring nor the mailbox holds anything.
@@ -223,27 +246,28 @@ impl<D: Device, T: Translator> Worker<D, T> {
     pub const fn engine(&self) -> &T {
         &self.engine
     }
-
-    #[inline]
-    fn conclude(&mut self, step: Step) {
-        match step {
-            Step::Done(verdict) => self.counters.verdict(verdict),
-            Step::Pass { worker } => {
-                if self.exchange.pass(worker, &mut self.packet) {
-                    self.counters.passed();
-                    self.exchange.wake(worker);
-                } else {
-                    self.counters.verdict(Verdict::Dropped(DropReason::RingFull));
-                }
-            }
-        }
-    }
 }
 
 impl<T: Translator> Worker<TunQueue, T> {
     /// Sleeps until there is something to do, at most `nap`.
     pub fn wait(&self, nap: Duration, running: &AtomicBool) -> std::io::Result<()> {
         self.device.wait(nap, || self.is_idle() && running.load(Ordering::SeqCst))
+    }
+}
+
+/// Counts what became of `packet`, or passes it on.
+#[inline]
+fn conclude(step: Step, packet: &mut PacketBuf, exchange: &Exchange, counters: &Counters) {
+    match step {
+        Step::Done(verdict) => counters.verdict(verdict),
+        Step::Pass { worker } => {
+            if exchange.pass(worker, packet) {
+                counters.passed();
+                exchange.wake(worker);
+            } else {
+                counters.verdict(Verdict::Dropped(DropReason::RingFull));
+            }
+        }
     }
 }
 
