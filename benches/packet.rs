@@ -39,14 +39,21 @@ fn down() -> Rewrite<Ipv6Addr> {
 
 fn to_v4(packet: &mut PacketBuf, rewrite: &Rewrite<Ipv4Addr>) {
     let Ok(View::V6(view)) = packet.parse() else { panic!("IPv6") };
-    let context = v6_to_v4::Context { hop: Hop::Same, mtu4: 1500, id: 7, mss: None };
+    let context = v6_to_v4::Context { hop: Hop::Same, mtu4: 1500, id: 7, mss: None, tos: None };
     v6_to_v4::plan(&view, packet, rewrite, &context).unwrap().apply(packet);
 }
 
 fn to_v6(packet: &mut PacketBuf, rewrite: &Rewrite<Ipv6Addr>) {
     let Ok(View::V4(view)) = packet.parse() else { panic!("IPv4") };
-    let context =
-        v4_to_v6::Context { hop: Hop::Same, mtu6: 1500, mtu4: 1500, lowest_ipv6_mtu: 1280, id: 7, mss: None };
+    let context = v4_to_v6::Context {
+        hop: Hop::Same,
+        mtu6: 1500,
+        mtu4: 1500,
+        lowest_ipv6_mtu: 1280,
+        id: 7,
+        mss: None,
+        traffic_class: None,
+    };
     v4_to_v6::plan(&view, packet, rewrite, &context).unwrap().apply(packet);
 }
 

@@ -202,8 +202,9 @@ fn refused_packets_and_their_errors_allocate_nothing() {
     let dropped: u64 = gateway.counters.iter().map(|c| c.totals().dropped()).sum();
     let told: u64 = gateway.counters.iter().map(|c| c.totals().out_originated).sum();
     assert_eq!(dropped, ROUNDS);
-    // As many as the rate limit of one second lets through.
-    assert_eq!(told, u64::from(settings().limits.icmp_errors_per_second));
+    // As many as the rate limit of one second lets through, of which chance takes up to a half.
+    let limit = u64::from(settings().limits.icmp_errors_per_second);
+    assert!((limit / 2..=limit).contains(&told), "{told} of {limit}");
 }
 
 #[test]

@@ -167,6 +167,9 @@ fn siit_restarts(was: &SiitPlan, is: &SiitPlan) -> Vec<String> {
         ("siit.mtu6", v6 != is.mtu.v6),
         ("siit.mtu4", v4 != is.mtu.v4),
         ("siit.lowest-ipv6-mtu", lowest_ipv6 != is.mtu.lowest_ipv6),
+        ("siit.mss-clamp", was.mss_clamp != is.mss_clamp),
+        ("siit.tos", was.classes.tos != is.classes.tos),
+        ("siit.traffic-class", was.classes.traffic_class != is.classes.traffic_class),
     ])
 }
 
@@ -188,6 +191,16 @@ fn nat64_restarts(was: &Nat64Plan, is: &Nat64Plan) -> Vec<String> {
         ("nat64.mtu4", was.mtu.v4 != is.mtu.v4),
         ("nat64.lowest-ipv6-mtu", was.mtu.lowest_ipv6 != is.mtu.lowest_ipv6),
         ("nat64.mss-clamp", was.mss_clamp != is.mss_clamp),
+        ("nat64.tos", was.classes.tos != is.classes.tos),
+        ("nat64.traffic-class", was.classes.traffic_class != is.classes.traffic_class),
+        ("nat64.fragments.bytes", was.fragments.bytes != is.fragments.bytes),
+        ("nat64.fragments.datagrams", was.fragments.datagrams != is.fragments.datagrams),
+        (
+            "nat64.fragments.datagrams-per-source",
+            was.fragments.datagrams_per_source != is.fragments.datagrams_per_source,
+        ),
+        ("nat64.fragments.pieces", was.fragments.pieces != is.fragments.pieces),
+        ("nat64.fragments.timeout", was.fragments.timeout != is.fragments.timeout),
     ]);
     // A range that stays must come here the same way; a new one may choose.
     let same_range =
@@ -275,6 +288,13 @@ upstream = ["203.0.113.53"]
             "nat64.mtu4" => line("nat64.mtu4 = 1400"),
             "nat64.lowest-ipv6-mtu" => line("nat64.lowest-ipv6-mtu = 1400"),
             "nat64.mss-clamp" => line("nat64.mss-clamp = false"),
+            "nat64.tos" => line("nat64.tos = 0"),
+            "nat64.traffic-class" => line("nat64.traffic-class = 0"),
+            "nat64.fragments.bytes" => line("nat64.fragments.bytes = 1048576"),
+            "nat64.fragments.datagrams" => line("nat64.fragments.datagrams = 100"),
+            "nat64.fragments.datagrams-per-source" => line("nat64.fragments.datagrams-per-source = 10"),
+            "nat64.fragments.pieces" => line("nat64.fragments.pieces = 10"),
+            "nat64.fragments.timeout" => line("nat64.fragments.timeout = 10"),
             "nat64.filtering.tcp" => line("nat64.filtering.tcp = \"address-dependent\""),
             "nat64.filtering.udp" => line("nat64.filtering.udp = \"address-dependent\""),
             "nat64.filtering.icmp" => line("nat64.filtering.icmp = \"address-dependent\""),
@@ -352,7 +372,8 @@ siit.allow = [{ prefix = "10.0.0.0/8", name = "data centre" }]
             "siit.allow.prefix" => return swap("10.0.0.0/8", "172.16.0.0/12"),
             "siit.allow.name" => return swap("data centre", "another name"),
             "siit.translatable4" | "siit.icmp6-pool4" => "[\"198.51.100.0/28\"]",
-            "siit.interface-info" => "false",
+            "siit.interface-info" | "siit.mss-clamp" => "false",
+            "siit.tos" | "siit.traffic-class" => "0",
             "siit.udp-zero-checksum" => "\"compute\"",
             "siit.hairpin" => "\"simple\"",
             "siit.workers" => "3",

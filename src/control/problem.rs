@@ -223,6 +223,11 @@ faults! {
                 => "use /96 (recommended), /64, /56, /48, /40 or /32"
             vi "/{len} không phải độ dài hợp lệ của tiền tố chuyển dịch (RFC 6052 §2.2)"
                 => "dùng /96 (khuyến nghị), /64, /56, /48, /40 hoặc /32";
+        Pref64Wide { value: String }
+            en "{value} takes the whole allocation of a provider for translation (RFC 6052 §3.3)"
+                => "use a /40 for a provider with a /32, a /56 for a site with a /48, a /64 or /96 between networks of your own"
+            vi "{value} dùng cả khối địa chỉ của một nhà cung cấp cho việc chuyển dịch (RFC 6052 §3.3)"
+                => "dùng /40 cho nhà cung cấp có /32, /56 cho đơn vị có /48, /64 hoặc /96 giữa các mạng của mình";
         OctetU
             en "bits 64 to 71 of a translation prefix must be zero (RFC 6052 §2.2)"
                 => "choose a prefix whose fifth group is 0 to ff, for example 2001:db8:64::/96"

@@ -124,6 +124,7 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
         Kind::Siit(siit) => {
             let mut settings = siit.settings(mtu, Hops::KernelForwards);
             settings.icmp6_source = icmp6_source;
+            settings.mss_clamp = settings.mss_clamp.map(|_| mss::fitting(narrow.v6, narrow.v4));
             let crew = Crew::start(queues, start, &failed, Mailbox::Siit, |worker, seed| {
                 Siit::new(settings.clone(), siit::Place { worker, workers, seed }, now(start))
             })?;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::bib::{Bib, Binding};
 use super::ident::Idents;
 use super::lease::Leases;
+use super::limit::Bucket;
 use super::permission::Permissions;
 use super::pool4::Pool;
 use super::reassembly::{Joined, Reassembly};
@@ -116,7 +117,7 @@ impl Engine {
             idents,
             ident6: (seed >> 8) as u32,
             seed,
-            notices: Bucket::new(settings.limits.icmp_errors_per_second, now),
+            notices: Bucket::new(settings.limits.icmp_errors_per_second, seed ^ 6, now),
             pool: place.pool,
             settings,
         }
@@ -218,7 +219,7 @@ impl Engine {
 
     /// Errors of our own that the rate limit kept back.
     pub const fn suppressed_notices(&self) -> u64 {
-        self.notices.refused
+        self.notices.refused()
     }
 
     /// Bytes of all tables.
@@ -528,39 +529,5 @@ impl Units {
     /// Whether `addr` may use the gateway: without any unit, everybody who is routed here.
     pub(super) fn serve(&self, addr: std::net::Ipv6Addr) -> bool {
         self.prefixes.is_empty() || self.of(addr).is_some()
-    }
-}
-
-/// A token bucket that holds one second's worth.
-pub(crate) struct Bucket {
-    per_second: u64,
-    tokens: u64,
-    at: Instant,
-    refused: u64,
-}
-
-impl Bucket {
-    pub(crate) fn new(per_second: u32, now: Instant) -> Self {
-        Self { per_second: per_second.into(), tokens: per_second.into(), at: now, refused: 0 }
-    }
-
-    /// Errors that were kept back.
-    pub(crate) const fn refused(&self) -> u64 {
-        self.refused
-    }
-
-    pub(crate) fn take(&mut self, now: Instant) -> bool {
-        let nanos = now.since(self.at).as_nanos() as u64;
-        let new = nanos.saturating_mul(self.per_second) / 1_000_000_000;
-        if new > 0 {
-            self.tokens = (self.tokens.saturating_add(new)).min(self.per_second);
-            self.at = now;
-        }
-        if self.tokens == 0 {
-            self.refused += 1;
-            return false;
-        }
-        self.tokens -= 1;
-        true
     }
 }

@@ -34,7 +34,7 @@ impl Engine {
             return Err(DropReason::BadIcmpChecksum.into());
         }
         let body = body6(head, message);
-        let quote = icmp::quote6(body.quote)?;
+        let mut quote = icmp::quote6(body.quote)?;
         let peer = self.settings.pool6.iter().position(|p| p.contains(quote.src)).and_then(|i| {
             let prefix = self.pref64(i as u8)?;
             Some((i as u8, prefix.extract(quote.src)?, prefix.embed(prefix.extract(quote.src)?)))
@@ -58,8 +58,10 @@ impl Engine {
             // An error is not answered with an error.
             return Err(DropReason::HopLimit.into());
         };
-        let outer =
-            Outer { src: session.src4, dst: session.dst4, traffic_class: view.traffic_class, hop_limit: ttl };
+        let tos = |of_packet| self.settings.classes.tos.unwrap_or(of_packet);
+        quote.traffic_class = tos(quote.traffic_class);
+        let traffic_class = tos(view.traffic_class);
+        let outer = Outer { src: session.src4, dst: session.dst4, traffic_class, hop_limit: ttl };
         let flow = pair(session, dst6);
         let id = self.idents.next(outer.src, outer.dst, Protocol::Icmp, 1);
         let out = &mut self.scratch[0];
@@ -85,7 +87,7 @@ impl Engine {
             return Err(DropReason::BadIcmpChecksum.into());
         }
         let body = body4(head, message);
-        let quote = icmp::quote4(body.quote)?;
+        let mut quote = icmp::quote4(body.quote)?;
         // An error goes to the source of what it quotes.
         if view.dst != quote.src {
             return Err(DropReason::IcmpQuote.into());
@@ -108,8 +110,10 @@ impl Engine {
         let Some(hop_limit) = self.hop(false).apply(view.ttl) else {
             return Err(DropReason::HopLimit.into());
         };
-        let outer =
-            Outer { src: prefix.embed(view.src), dst: session.src6, traffic_class: view.tos, hop_limit };
+        let class = |of_packet| self.settings.classes.traffic_class.unwrap_or(of_packet);
+        quote.traffic_class = class(quote.traffic_class);
+        let traffic_class = class(view.tos);
+        let outer = Outer { src: prefix.embed(view.src), dst: session.src6, traffic_class, hop_limit };
         let flow = pair(session, prefix.embed(session.dst4));
         let out = &mut self.scratch[0];
         error_to_v6(&outer, new_head, body, &quote, &flow, out);

@@ -70,6 +70,7 @@ impl Engine {
             lowest_ipv6_mtu: mtu.lowest_ipv6,
             id: self.ident6,
             mss: self.settings.mss_clamp,
+            traffic_class: self.settings.classes.traffic_class,
         };
         // Used or not, it is not used again.
         self.ident6 = self.ident6.wrapping_add(1);

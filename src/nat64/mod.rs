@@ -12,6 +12,7 @@ pub mod ident;
 mod inbound;
 pub mod index;
 pub mod lease;
+pub(crate) mod limit;
 mod outbound;
 mod permission;
 pub mod pool4;

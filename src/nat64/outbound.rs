@@ -93,6 +93,7 @@ impl Engine {
             mtu4: if turns { u16::MAX } else { self.settings.mtu.v4 },
             id: self.idents.next(rewrite.src, dst4, protocol, segments),
             mss: self.settings.mss_clamp,
+            tos: self.settings.classes.tos,
         };
         let plan = match v6_to_v4::plan(view, packet, &rewrite, &context) {
             Ok(plan) => plan,

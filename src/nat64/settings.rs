@@ -68,6 +68,8 @@ pub struct Settings {
     pub mtu: Mtu,
     /// Largest TCP segment that a SYN may announce through the gateway; `None` leaves it alone.
     pub mss_clamp: Option<u16>,
+    /// What translated packets say about how they want to be treated.
+    pub classes: Classes,
     /// Source of the ICMPv6 errors that the gateway originates; `None` = the address that was sent to.
     pub icmp6_source: Option<Ipv6Addr>,
     /// How hop limits count through this device.
@@ -228,6 +230,15 @@ impl Default for Mtu {
     fn default() -> Self {
         Self { v6: 1500, v4: 1500, lowest_ipv6: IPV6_MIN_MTU }
     }
+}
+
+/// TOS octet and traffic class of translated packets; `None` copies all eight bits (RFC 7915 §4.1, §5.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Classes {
+    /// The TOS of every packet to IPv4.
+    pub tos: Option<u8>,
+    /// The traffic class of every packet to IPv6.
+    pub traffic_class: Option<u8>,
 }
 
 /// Who takes one off the hop limit.

@@ -33,7 +33,7 @@ impl Siit {
             return Err(DropReason::BadIcmpChecksum.into());
         }
         let body = body6(head, message);
-        let quote = icmp::any_quote6(body.quote)?;
+        let mut quote = icmp::any_quote6(body.quote)?;
         let mapping = &self.settings.mapping;
         let Some(dst) = mapping.to_v4(view.dst).filter(|dst| dst.home == Home::V4) else {
             return Err(DropReason::NotPool6.into());
@@ -60,7 +60,10 @@ impl Siit {
             // An error is not answered with an error.
             return Err(DropReason::HopLimit.into());
         };
-        let outer = Outer { src: outer_src, dst: dst.addr, traffic_class: view.traffic_class, hop_limit };
+        let tos = |of_packet| self.settings.classes.tos.unwrap_or(of_packet);
+        quote.traffic_class = tos(quote.traffic_class);
+        let outer =
+            Outer { src: outer_src, dst: dst.addr, traffic_class: tos(view.traffic_class), hop_limit };
         let (from, to) = ports(quote.flow);
         let flow = FlowPair {
             src6: quote.dst,
@@ -102,7 +105,7 @@ impl Siit {
             return Err(DropReason::BadIcmpChecksum.into());
         }
         let body = body4(head, message);
-        let quote = icmp::any_quote4(body.quote)?;
+        let mut quote = icmp::any_quote4(body.quote)?;
         if quote.src != view.dst {
             return Err(DropReason::IcmpQuote.into());
         }
@@ -125,7 +128,9 @@ impl Siit {
         let Some(hop_limit) = self.hop(turn).apply(view.ttl) else {
             return Err(DropReason::HopLimit.into());
         };
-        let outer = Outer { src: src.addr, dst: node.addr, traffic_class: view.tos, hop_limit };
+        let class = |of_packet| self.settings.classes.traffic_class.unwrap_or(of_packet);
+        quote.traffic_class = class(quote.traffic_class);
+        let outer = Outer { src: src.addr, dst: node.addr, traffic_class: class(view.tos), hop_limit };
         let (from, to) = ports(quote.flow);
         let flow = FlowPair {
             src6: node.addr,

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 
-use crate::nat64::engine::Bucket;
+use crate::nat64::limit::Bucket;
 use crate::time::Instant;
 use crate::wire::ipv4::View4;
 use crate::wire::packet::PacketBuf;
@@ -46,8 +46,9 @@ pub(super) struct Events {
 }
 
 impl Events {
-    pub(super) fn new(now: Instant) -> Self {
-        Self { waiting: VecDeque::with_capacity(PER_SECOND as usize), limit: Bucket::new(PER_SECOND, now) }
+    pub(super) fn new(seed: u64, now: Instant) -> Self {
+        let limit = Bucket::new(PER_SECOND, seed, now);
+        Self { waiting: VecDeque::with_capacity(PER_SECOND as usize), limit }
     }
 
     pub(super) fn raise(&mut self, now: Instant, event: Event) {

@@ -20,7 +20,8 @@ use std::net::Ipv4Addr;
 use self::event::{Event, Events};
 use self::ident::Idents;
 use self::settings::{Change, Hairpin, Settings};
-use crate::nat64::engine::{Bucket, Sink};
+use crate::nat64::engine::Sink;
+use crate::nat64::limit::{Bucket, Random};
 use crate::nat64::settings::Hops;
 use crate::time::Instant;
 use crate::verdict::{DropReason, Sent, Verdict};
@@ -38,7 +39,7 @@ pub struct Siit {
     idents: Idents,
     notices: Bucket,
     events: Events,
-    random: u64,
+    random: Random,
     scratch: [PacketBuf; 2],
 }
 
@@ -58,9 +59,9 @@ impl Siit {
     pub fn new(settings: Settings, place: Place, now: Instant) -> Self {
         Self {
             idents: Idents::new(place),
-            notices: Bucket::new(settings.icmp_errors_per_second, now),
-            events: Events::new(now),
-            random: place.seed,
+            notices: Bucket::new(settings.icmp_errors_per_second, place.seed ^ 1, now),
+            events: Events::new(place.seed ^ 2, now),
+            random: Random(place.seed),
             scratch: [PacketBuf::new(), PacketBuf::new()],
             settings,
         }
@@ -150,12 +151,7 @@ impl Siit {
 
     /// An address of the RFC 6791 pool, at random (RFC 6791 §5).
     fn icmp_source4(&mut self) -> Option<Ipv4Addr> {
-        // SplitMix64: cheap, and good enough to choose an address.
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        self.settings.mapping.icmp_source4(z ^ z >> 31)
+        self.settings.mapping.icmp_source4(self.random.next())
     }
 
     /// The hop limit rule of this device. What is turned back goes through twice and counts once (RFC 7757 §4.2.2).

@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use super::mapping::Mapping;
-use crate::nat64::settings::{Hops, Mtu};
+use crate::nat64::settings::{Classes, Hops, Mtu};
 
 /// Everything the translator needs to know, already checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +18,10 @@ pub struct Settings {
     pub interface_info: bool,
     /// MTUs that decide about Packet Too Big and fragmenting.
     pub mtu: Mtu,
+    /// Largest TCP segment that a SYN may announce through the gateway; `None` leaves it alone.
+    pub mss_clamp: Option<u16>,
+    /// What translated packets say about how they want to be treated.
+    pub classes: Classes,
     /// Source of the ICMPv6 errors that the gateway originates; `None` = the address that was sent to.
     pub icmp6_source: Option<Ipv6Addr>,
     /// ICMP errors that one worker originates, per second; 0 = none.

@@ -97,7 +97,8 @@ impl Siit {
             lowest_ipv6_mtu: mtu.lowest_ipv6,
             // Nothing is put together here.
             id: view.id.into(),
-            mss: None,
+            mss: self.settings.mss_clamp,
+            traffic_class: self.settings.classes.traffic_class,
         };
         let plan = v4_to_v6::plan(view, packet, &rewrite, &context)?;
         plan.apply(packet);

@@ -87,7 +87,8 @@ impl Siit {
             hop: self.hop(Turn::First),
             mtu4,
             id: self.idents.next(src4, dst4, view.protocol, segments),
-            mss: None,
+            mss: self.settings.mss_clamp,
+            tos: self.settings.classes.tos,
         };
         let plan = v6_to_v4::plan(view, packet, &rewrite, &context)?;
         plan.apply(packet);

@@ -22,9 +22,10 @@ const HOPS: u8 = 64;
 pub fn build6(notice: Notice, view: &View6, packet: &PacketBuf, src: Ipv6Addr, out: &mut PacketBuf) -> bool {
     let router_duty = matches!(notice, Notice::HopLimit | Notice::TooBig { .. });
     let silent = match view.payload {
-        Payload::Icmp(Icmp::Error { .. }) => true,
+        // RFC 4443 §2.4 e: never about an error or a redirect.
+        Payload::Icmp(Icmp::Error { .. } | Icmp::Other { .. }) => true,
         // RFC 7915 §5.4: a discarded ICMPv6 packet is not answered, except as any router would.
-        Payload::Icmp(Icmp::Echo { .. } | Icmp::Other { .. }) => !router_duty,
+        Payload::Icmp(Icmp::Echo { .. }) => !router_duty,
         Payload::Fragment => view.fragment.is_some_and(|f| f.offset != 0),
         Payload::Tcp(_) | Payload::Udp(_) | Payload::Other(_) => false,
     };
@@ -77,14 +78,14 @@ pub fn build4(
     id: u16,
     out: &mut PacketBuf,
 ) -> bool {
-    // RFC 1812 §4.3.2.7: never about an ICMP error, a later fragment, or towards a group.
+    // RFC 1812 §4.3.2.7: never about an ICMP error, a later fragment, or what was sent to many.
     let silent = match view.payload {
         Payload::Icmp(Icmp::Error { .. }) => true,
         Payload::Icmp(Icmp::Echo { .. } | Icmp::Other { .. }) => false,
         Payload::Fragment => view.fragment.is_some_and(|f| f.offset != 0),
         Payload::Tcp(_) | Payload::Udp(_) | Payload::Other(_) => false,
     };
-    if silent || is_illegal_source4(view.src) || view.dst.is_multicast() {
+    if silent || is_illegal_source4(view.src) || view.dst.is_multicast() || view.dst.is_broadcast() {
         return false;
     }
     let (kind, code, rest) = match notice {

@@ -55,6 +55,8 @@ pub struct Context {
     pub id: u32,
     /// Largest TCP segment that a SYN may announce, if that is limited.
     pub mss: Option<u16>,
+    /// Traffic class to write whatever the packet says (RFC 7915 §4.1).
+    pub traffic_class: Option<u8>,
 }
 
 /// Plans the translation of `packet`, whose parse is `view`.
@@ -110,7 +112,7 @@ pub fn plan(
         return Err(DropReason::Oversize.into());
     };
     let header = Header6 {
-        traffic_class: view.tos,
+        traffic_class: context.traffic_class.unwrap_or(view.tos),
         payload_len: payload_len16,
         next_header,
         hop_limit,

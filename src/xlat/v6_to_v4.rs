@@ -44,6 +44,8 @@ pub struct Context {
     pub id: u16,
     /// Largest TCP segment that a SYN may announce, if that is limited.
     pub mss: Option<u16>,
+    /// Type of service to write whatever the packet says (RFC 7915 §5.1).
+    pub tos: Option<u8>,
 }
 
 /// Plans the translation of `packet`, whose parse is `view`.
@@ -112,7 +114,7 @@ pub fn plan(
         None => (context.id, segment > MAX_WITHOUT_DF),
     };
     let header = Header4 {
-        tos: view.traffic_class,
+        tos: context.tos.unwrap_or(view.traffic_class),
         total_len: total_len16,
         id,
         df,

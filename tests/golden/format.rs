@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sampan::nat64::settings::{Filter, Filtering, Hops, Mtu, Pool4Range, Settings, Unit};
+use sampan::nat64::settings::{Classes, Filter, Filtering, Hops, Mtu, Pool4Range, Settings, Unit};
 use sampan::siit::mapping::Mapping;
 use sampan::siit::settings as siit;
 use sampan::xlat::eam::{Eam, EamTable, Home};
@@ -135,6 +135,11 @@ fn duration(text: &str) -> Result<Duration> {
     }
 }
 
+fn octet(value: &str) -> Result<u8> {
+    let digits = value.strip_prefix("0x").ok_or_else(|| format!("`{value}` does not begin with 0x"))?;
+    u8::from_str_radix(digits, 16).map_err(|_| format!("`{value}` is no octet"))
+}
+
 /// What holds unless the file says otherwise.
 fn settings() -> Settings {
     let mut settings = gateway::settings();
@@ -162,6 +167,8 @@ fn configure(s: &mut Settings, setting: &str) -> Result<()> {
         "mtu4" => s.mtu.v4 = number()?,
         "lowest-ipv6-mtu" => s.mtu.lowest_ipv6 = number()?,
         "mss-clamp" => s.mss_clamp = Some(number()?),
+        "tos" => s.classes.tos = Some(octet(value)?),
+        "traffic-class" => s.classes.traffic_class = Some(octet(value)?),
         "pieces" => s.fragments.pieces = number()?.into(),
         "datagrams-per-source" => s.fragments.datagrams_per_source = number()?.into(),
         "icmp-errors-per-second" => s.limits.icmp_errors_per_second = number()?.into(),
@@ -201,6 +208,8 @@ fn stateless() -> siit::Settings {
         hairpin: siit::Hairpin::Intrinsic,
         interface_info: false,
         mtu: Mtu::default(),
+        mss_clamp: None,
+        classes: Classes::default(),
         icmp6_source: None,
         icmp_errors_per_second: 1000,
         hops: Hops::Translator,
@@ -237,6 +246,9 @@ fn configure_stateless(s: &mut siit::Settings, setting: &str) -> Result<()> {
             }
         }
         "interface-info" => s.interface_info = value == "on",
+        "mss-clamp" => s.mss_clamp = Some(number()?),
+        "tos" => s.classes.tos = Some(octet(value)?),
+        "traffic-class" => s.classes.traffic_class = Some(octet(value)?),
         _ => return Err(format!("the stateless translator has no setting `{name}`")),
     }
     Ok(())

@@ -167,7 +167,7 @@ const ID: u16 = 0xbeef;
 
 fn to_v4(packet: &mut PacketBuf, rewrite: &Rewrite<Ipv4Addr>) {
     let Ok(View::V6(view)) = packet.parse() else { panic!("an IPv6 packet") };
-    let context = v6_to_v4::Context { hop: Hop::Less, mtu4: u16::MAX, id: ID, mss: None };
+    let context = v6_to_v4::Context { hop: Hop::Less, mtu4: u16::MAX, id: ID, mss: None, tos: None };
     v6_to_v4::plan(&view, packet, rewrite, &context).unwrap().apply(packet);
 }
 
@@ -180,6 +180,7 @@ fn to_v6(packet: &mut PacketBuf, rewrite: &Rewrite<Ipv6Addr>, lowest: u16) -> Op
         lowest_ipv6_mtu: lowest,
         id: 1,
         mss: None,
+        traffic_class: None,
     };
     let plan = v4_to_v6::plan(&view, packet, rewrite, &context).unwrap();
     plan.apply(packet);

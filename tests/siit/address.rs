@@ -3,7 +3,7 @@
 use sampan::siit::settings::{Change, Hairpin};
 use sampan::xlat::eam::{Eam, Home};
 
-use crate::packet::{Packet, echo, error, udp};
+use crate::packet::{Packet, echo, error, tcp, udp};
 use crate::translator::{HOST4, HOST6, NODE4, NODE6, Translator, assert_ends, eam, settings, table};
 
 /// The table of RFC 7757 Figure 1 (two rows), under a prefix that may carry documentation addresses.
@@ -216,4 +216,72 @@ fn a_changed_table_holds_from_the_next_packet_on() {
     t.send(&udp(HOST4, "192.0.2.99", b"x"));
     assert_ends(&t.translate(&udp(NODE6, HOST6, b"x")), "192.0.2.7", HOST4);
     t.refuse(&udp(HOST4, NODE4, b"x"), "not_pool4");
+}
+
+/// The transport checksum of a packet as it stands.
+fn sum_of(packet: &Packet) -> [u8; 2] {
+    let at = match packet.protocol {
+        crate::packet::TCP => 16,
+        crate::packet::UDP => 6,
+        _ => 2,
+    };
+    [packet.payload[at], packet.payload[at + 1]]
+}
+
+#[test]
+fn i11_explicit_mappings_are_never_taken_for_neutral() {
+    // All four prefixes are checksum-neutral (RFC 6052 §4.1, RFC 8215 §6); the mapped node's address is not.
+    for (prefix, host6) in [
+        ("64:ff9b::/96", "64:ff9b::1.1.1.1"),
+        ("64:ff9b:1:fffe::/96", "64:ff9b:1:fffe::1.1.1.1"),
+        ("64:ff9b:1:fffd:1::/96", "64:ff9b:1:fffd:1::1.1.1.1"),
+        ("64:ff9b:1:abcd:0:5431::/96", "64:ff9b:1:abcd:0:5431:1.1.1.1"),
+    ] {
+        let mut t = Translator::with(|s| {
+            s.mapping.prefix = prefix.parse().unwrap();
+            s.mapping.eam = table(vec![
+                eam(NODE4, NODE6),
+                // An address whose own words are neutral with its IPv4 form still gets its checksum by computing.
+                eam("192.0.2.2", "64:ff9b:1:fffc:2::192.0.2.2"),
+            ]);
+        });
+        for node in [(NODE4, NODE6), ("192.0.2.2", "64:ff9b:1:fffc:2::192.0.2.2")] {
+            for (up, down) in [
+                (udp(node.1, host6, &[9; 33]), udp("1.1.1.1", node.0, &[9; 33])),
+                (tcp(node.1, host6, &[9; 33]), tcp("1.1.1.1", node.0, &[9; 33])),
+                (echo(node.1, host6, false, b"odd"), echo("1.1.1.1", node.0, true, b"odd")),
+            ] {
+                let out = t.translate(&up);
+                assert_ends(&out, node.0, "1.1.1.1");
+                assert!(out.sum_is_right(), "{prefix}: {out:?}");
+                let back = t.translate(&down);
+                assert_ends(&back, host6, node.1);
+                assert!(back.sum_is_right(), "{prefix}: {back:?}");
+                if node.0 == NODE4 {
+                    assert_ne!(sum_of(&out), sum_of(&up), "leaving it would be wrong");
+                    assert_ne!(sum_of(&back), sum_of(&down), "leaving it would be wrong");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a20_under_a_neutral_prefix_the_computed_checksum_is_the_one_that_was_there() {
+    let ends = |prefix: &str| (format!("{prefix}192.0.2.129"), format!("{prefix}198.51.100.2"));
+    for (prefix, neutral) in [("64:ff9b:1:fffe::", true), ("2001:db8::", false)] {
+        let mut t = Translator::with(|s| {
+            s.mapping.prefix = format!("{prefix}/96").parse().unwrap();
+            s.mapping.eam = table(Vec::new());
+            s.mapping.translatable4 = vec!["192.0.2.128/25".parse().unwrap()];
+            s.mapping.allow = vec!["198.51.100.0/24".parse().unwrap()];
+        });
+        let (node6, host6) = ends(prefix);
+        for packet in [udp(&node6, &host6, &[3; 50]), tcp(&node6, &host6, &[3; 51])] {
+            let out = t.translate(&packet);
+            assert_ends(&out, "192.0.2.129", "198.51.100.2");
+            assert!(out.sum_is_right());
+            assert_eq!(sum_of(&out) == sum_of(&packet), neutral, "{prefix}");
+        }
+    }
 }

@@ -245,10 +245,12 @@ fn b23_c19_what_is_discarded_is_told() {
 #[test]
 fn b24_errors_are_limited_or_off() {
     let expired = udp(NODE6, HOST6, b"x").with(|p| p.ttl = 1);
-    for (limit, want) in [(0, 0), (3, 3)] {
+    // How many of the eight is left to chance.
+    for (limit, want) in [(0, 0..=0), (1, 1..=1), (8, 4..=8)] {
         let mut t = Translator::with(|s| s.icmp_errors_per_second = limit);
         let told = (0..50).filter(|_| t.refuse(&expired, "hop_limit").is_some()).count();
-        assert_eq!((told, t.siit().suppressed_notices()), (want, 50 - want as u64));
+        assert!(want.contains(&told), "{told} of {want:?}");
+        assert_eq!(t.siit().suppressed_notices(), 50 - told as u64);
     }
 }
 

@@ -277,17 +277,3 @@ fn d64_long_errors_are_cut() {
     assert_eq!(out.payload.len() + 40, 1280);
     assert!(out.sum_is_right());
 }
-
-#[test]
-fn d67_nothing_is_said_about_errors_and_later_pieces() {
-    let mut t = Translator::default();
-    let expired = error(ROUTER4, 3, 1, 0, &from_node().bytes()).with(|p| p.ttl = 1);
-    assert_eq!(t.refuse(&expired, "hop_limit"), None);
-    let expired = error(NODE6, 1, 0, 0, &from_host().bytes()).with(|p| p.ttl = 1);
-    assert_eq!(t.refuse(&expired, "hop_limit"), None);
-    for whole in [udp(NODE6, HOST6, &[1; 200]), udp(HOST4, NODE4, &[1; 200])] {
-        let piece = whole.with(|p| p.ttl = 1);
-        assert!(t.refuse(&piece.piece(0, 104, 1), "hop_limit").is_some());
-        assert_eq!(t.refuse(&piece.piece(104, 208, 1), "hop_limit"), None);
-    }
-}

@@ -8,6 +8,7 @@ mod address;
 mod fragments;
 mod headers;
 mod icmp;
+mod originated;
 mod packet;
 mod properties;
 mod translator;

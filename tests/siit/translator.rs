@@ -7,7 +7,7 @@ use sampan::daemon::counters::{Counters, Totals};
 use sampan::daemon::ring::Exchange;
 use sampan::daemon::worker::{Requests, Worker};
 use sampan::io::mem::MemDevice;
-use sampan::nat64::settings::{Hops, Mtu};
+use sampan::nat64::settings::{Classes, Hops, Mtu};
 use sampan::siit::mapping::Mapping;
 use sampan::siit::settings::{Hairpin, Settings, ZeroChecksum};
 use sampan::siit::{Place, Siit};
@@ -49,6 +49,8 @@ pub fn settings() -> Settings {
         hairpin: Hairpin::Intrinsic,
         interface_info: false,
         mtu: Mtu::default(),
+        mss_clamp: None,
+        classes: Classes::default(),
         icmp6_source: Some("2001:db8:6::1".parse().unwrap()),
         icmp_errors_per_second: 1000,
         hops: Hops::Translator,

@@ -13,8 +13,8 @@ use sampan::io::mem::MemDevice;
 use sampan::nat64::engine::{Engine, Place};
 use sampan::nat64::pool4::Pool;
 use sampan::nat64::settings::{
-    BibRow, Change, Filtering, Hops, Key, Limits, Mtu, Pool4, Pool4Range, RowFilter, SessionRow, Settings,
-    Timers,
+    BibRow, Change, Classes, Filtering, Hops, Key, Limits, Mtu, Pool4, Pool4Range, RowFilter, SessionRow,
+    Settings, Timers,
 };
 use sampan::nat64::steer::Steering;
 use sampan::time::Instant;
@@ -42,6 +42,7 @@ pub fn settings() -> Settings {
         fragments: sampan::nat64::settings::Fragments::default(),
         mtu: Mtu::default(),
         mss_clamp: None,
+        classes: Classes::default(),
         icmp6_source: None,
         hops: Hops::Translator,
     }

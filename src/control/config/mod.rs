@@ -174,11 +174,14 @@ section! {
         sessions: u64 = "sessions", Default("262144"), Restart, "Sessions of all workers together; memory for them is taken at start. RFC 8512: limit-per-instance.";
         subscribers: u64 = "subscribers", Default("16384"), Restart, "Subscribers of all workers together. RFC 8512: limit-subscribers.";
         icmp6_source: Ipv6Addr = "icmp6-source", Otherwise("a global IPv6 address of this machine"), Restart, "Source of the ICMPv6 errors that the translator originates. Without any global address: the address the packet was sent to.";
-        icmp_errors_per_second: u64 = "icmp-errors-per-second", Default("1000"), Restart, "ICMP errors that one worker originates per second at most.";
+        icmp_errors_per_second: u64 = "icmp-errors-per-second", Default("1000"), Restart, "ICMP errors that one worker originates per second at most; 0 is none. Under load chance takes up to a half of them, so that nobody can count what others were told.";
         mtu6: u64 = "mtu6", Otherwise("the MTU of the interface towards the IPv6 network"), Restart, "MTU of the next hop on the IPv6 side, at least 1280.";
         mtu4: u64 = "mtu4", Otherwise("the MTU of the interface towards the IPv4 network"), Restart, "MTU of the next hop on the IPv4 side, at least 68.";
         lowest_ipv6_mtu: u64 = "lowest-ipv6-mtu", Default("1280"), Restart, "Packets that may be fragmented are cut to this size on the way to IPv6 (RFC 7915 §4).";
         mss_clamp: bool = "mss-clamp", Default("true"), Restart, "Lower the segment size that TCP connections announce to what fits the links of this machine, for paths where ICMP is filtered.";
+        tos: u64 = "tos", Otherwise("the traffic class of the packet"), Restart, "Type of service of every packet to IPv4, 0 to 255, whatever its traffic class says (RFC 7915 §5.1). It has the DSCP and ECN bits: with a fixed value congestion is no longer signalled through the gateway.";
+        traffic_class: u64 = "traffic-class", Otherwise("the type of service of the packet"), Restart, "Traffic class of every packet to IPv6, 0 to 255, whatever its type of service says (RFC 7915 §4.1).";
+        fragments: Fragments = "fragments", Otherwise("defaults"), Restart, "Bounds of the fragments that wait for the rest of their datagram, for each worker. What goes beyond them is dropped. RFC 8512: fragments-limit.";
         filtering: Filtering = "filtering", Otherwise("defaults"), Reload, "Who may answer a mapping. Concerns new sessions.";
         timers: Timers = "timers", Otherwise("defaults"), Reload, "Idle lifetimes in seconds.";
         allow: Vec<At<Allow>> = "allow", Otherwise("none"), Reload, "Non-global IPv4 destinations that may be reached. Has no effect under 64:ff9b::/96.";
@@ -217,6 +220,17 @@ section! {
 }
 
 section! {
+    /// `[nat64.fragments]`
+    Fragments {
+        bytes: u64 = "bytes", Default("4194304"), Restart, "Memory of waiting fragments, 131072 to 1073741824; taken at start.";
+        datagrams: u64 = "datagrams", Default("1024"), Restart, "Datagrams that wait.";
+        datagrams_per_source: u64 = "datagrams-per-source", Default("64"), Restart, "Of these, datagrams of one source address.";
+        pieces: u64 = "pieces", Default("64"), Restart, "Fragments of one datagram, 2 to 8192.";
+        timeout: u64 = "timeout", Default("2"), Restart, "Seconds that a datagram waits from its first fragment on, 2 (RFC 6146 §4) to 60 (RFC 8200 §4.5). RFC 8512: fragment-min-timeout.";
+    }
+}
+
+section! {
     /// `[[nat64.allow]]`
     Allow {
         prefix: Prefix4 = "prefix", Required, Reload, "The destinations.";
@@ -237,10 +251,13 @@ section! {
         allow: Vec<At<Allow>> = "allow", Otherwise("none"), Reload, "Non-global IPv4 hosts that may be spoken to by way of the prefix. Has no effect under 64:ff9b::/96.";
         workers: u64 = "workers", Otherwise("one per CPU, at most 64"), Restart, "Threads that translate, 1 to 64.";
         icmp6_source: Ipv6Addr = "icmp6-source", Otherwise("a global IPv6 address of this machine"), Restart, "Source of the ICMPv6 errors that the translator originates. Without any global address: the address the packet was sent to.";
-        icmp_errors_per_second: u64 = "icmp-errors-per-second", Default("1000"), Restart, "ICMP errors that one worker originates per second at most; 0 is none.";
+        icmp_errors_per_second: u64 = "icmp-errors-per-second", Default("1000"), Restart, "ICMP errors that one worker originates per second at most; 0 is none. Under load chance takes up to a half of them, so that nobody can count what others were told.";
         mtu6: u64 = "mtu6", Otherwise("the MTU of the interface towards the IPv6 network"), Restart, "MTU of the next hop on the IPv6 side, at least 1280.";
         mtu4: u64 = "mtu4", Otherwise("the MTU of the interface towards the IPv4 network"), Restart, "MTU of the next hop on the IPv4 side, at least 68.";
         lowest_ipv6_mtu: u64 = "lowest-ipv6-mtu", Default("1280"), Restart, "Packets that may be fragmented are cut to this size on the way to IPv6 (RFC 7915 §4). Raise it to the smallest MTU of the IPv6 network, so that less is cut.";
+        mss_clamp: bool = "mss-clamp", Default("true"), Restart, "Lower the segment size that TCP connections announce to what fits the links of this machine, for paths where ICMP is filtered.";
+        tos: u64 = "tos", Otherwise("the traffic class of the packet"), Restart, "Type of service of every packet to IPv4, 0 to 255, whatever its traffic class says (RFC 7915 §5.1). It has the DSCP and ECN bits: with a fixed value congestion is no longer signalled through the gateway.";
+        traffic_class: u64 = "traffic-class", Otherwise("the type of service of the packet"), Restart, "Traffic class of every packet to IPv6, 0 to 255, whatever its type of service says (RFC 7915 §4.1).";
     }
 }
 

@@ -14,7 +14,7 @@ use super::config::{self, At, Level, Reader};
 use super::problem::{Fault, Places, Problem, Problems};
 use crate::addr::{Prefix4, PrefixAny};
 use crate::nat64::settings::{
-    Filtering, Fragments, Hops, Key, Limits, Mtu, Pool4, Pool4Range, Settings, Timers, Unit,
+    Classes, Filtering, Fragments, Hops, Key, Limits, Mtu, Pool4, Pool4Range, Settings, Timers, Unit,
 };
 use crate::xlat::mss;
 use crate::xlat::pref64::Pref64;
@@ -81,6 +81,10 @@ pub struct Nat64Plan {
     pub mtu: MtuPlan,
     /// Whether the TCP segment size is limited to what fits the links.
     pub mss_clamp: bool,
+    /// Octets that are written whatever the packet says.
+    pub classes: Classes,
+    /// Bounds of reassembly.
+    pub fragments: Fragments,
     /// Source of the ICMPv6 errors that the gateway originates.
     pub icmp6_source: Option<Ipv6Addr>,
 }
@@ -241,9 +245,10 @@ impl Nat64Plan {
             units: self.units.clone(),
             allow: self.allowed(),
             limits: self.limits,
-            fragments: Fragments::default(),
+            fragments: self.fragments,
             mtu,
             mss_clamp: self.mss_clamp.then(|| mss::fitting(mtu.v6, mtu.v4)),
+            classes: self.classes,
             icmp6_source: self.icmp6_source,
             hops,
         }

@@ -8,8 +8,8 @@ use crate::addr::{Prefix4, Prefix6, is_illegal_source6, is_non_global};
 use crate::control::config::{self, At, Mode};
 use crate::control::problem::{Fault, Problems};
 use crate::nat64::settings::{
-    Filter, Filtering, ICMP_DEFAULT, IPV6_MIN_MTU, Limits, Pool4Range, TCP_EST, TCP_INCOMING_SYN, TCP_TRANS,
-    Timers, UDP_MIN, Unit,
+    Classes, FRAGMENT_MIN, Filter, Filtering, Fragments, ICMP_DEFAULT, IPV6_MIN_MTU, Limits, Pool4Range,
+    TCP_EST, TCP_INCOMING_SYN, TCP_TRANS, Timers, UDP_MIN, Unit,
 };
 use crate::text::shown;
 use crate::xlat::pref64::Pref64;
@@ -18,6 +18,12 @@ use crate::xlat::pref64::Pref64;
 const MAX_POOL_ADDRESSES: u64 = 65_536;
 /// A week: no lifetime needs more, and the timers need a bound.
 const MAX_TIMER: u64 = 604_800;
+/// The shortest translation prefix: a whole provider's allocation.
+const WIDEST: u8 = 32;
+/// Longest time that fragments may wait for the rest (RFC 8200 §4.5).
+const FRAGMENT_MAX: u64 = 60;
+/// Pieces of the smallest kind that make up the longest datagram.
+const MAX_PIECES: u64 = 8_192;
 
 /// Checks the sections and makes the plan. What could not be read is replaced by its default; the problems then
 /// say that there is no plan.
@@ -51,6 +57,8 @@ pub(super) fn build(
         limits: limits(section, problems),
         mtu: mtu(&section.mtu6, &section.mtu4, &section.lowest_ipv6_mtu, problems),
         mss_clamp: section.mss_clamp.as_ref().is_none_or(|at| at.value),
+        classes: classes(&section.tos, &section.traffic_class, problems),
+        fragments: fragments(section, problems),
         icmp6_source: icmp6_source(section.icmp6_source.as_ref(), &pool6, problems),
         pool6,
         pool4,
@@ -82,6 +90,8 @@ pub(super) fn pref64(at: &At<Pref64>, problems: &mut Problems) {
     }
     if !is_unicast6(prefix) {
         problems.error(&at.path, Fault::NotUnicast { value });
+    } else if prefix.len() == WIDEST {
+        problems.warning(&at.path, Fault::Pref64Wide { value });
     }
 }
 
@@ -331,6 +341,36 @@ fn limits(section: &config::Nat64, problems: &mut Problems) -> Limits {
             problems,
         ),
     }
+}
+
+/// What one worker may store of fragments. The store holds the longest datagram at least.
+fn fragments(section: &config::Nat64, problems: &mut Problems) -> Fragments {
+    let usual = Fragments::default();
+    let Some(at) = &section.fragments else { return usual };
+    let section = &at.value;
+    let datagrams = number(section.datagrams.as_ref(), usual.datagrams, 1..=1_048_576, problems);
+    let per_source = usual.datagrams_per_source.min(datagrams);
+    let of_a_source = section.datagrams_per_source.as_ref();
+    let floor = FRAGMENT_MIN.as_secs();
+    let timeout = number(section.timeout.as_ref(), floor, floor..=FRAGMENT_MAX, problems);
+    Fragments {
+        bytes: number(section.bytes.as_ref(), usual.bytes, 131_072..=1_073_741_824, problems),
+        datagrams,
+        datagrams_per_source: number(of_a_source, per_source, 1..=datagrams.into(), problems),
+        pieces: number(section.pieces.as_ref(), usual.pieces, 2..=MAX_PIECES, problems),
+        timeout: Duration::from_secs(timeout),
+    }
+}
+
+/// Octets that are written whatever the packet says.
+pub(super) fn classes(
+    tos: &Option<At<u64>>,
+    traffic_class: &Option<At<u64>>,
+    problems: &mut Problems,
+) -> Classes {
+    let mut octet =
+        |at: &Option<At<u64>>| at.as_ref().map(|at| number(Some(at), 0_u8, 0..=u8::MAX.into(), problems));
+    Classes { tos: octet(tos), traffic_class: octet(traffic_class) }
 }
 
 pub(super) fn mtu(

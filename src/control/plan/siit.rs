@@ -4,15 +4,16 @@ use std::collections::HashMap;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 
-use super::nat64::{allow, icmp6_source, is_unicast4, is_unicast6, mtu, number, pref64};
+use super::nat64::{allow, classes, icmp6_source, is_unicast4, is_unicast6, mtu, number, pref64};
 use super::{Allowed, MAX_WORKERS, MtuPlan};
 use crate::addr::{Prefix4, Prefix6};
 use crate::control::config::{self, At};
 use crate::control::problem::{Fault, Problems};
-use crate::nat64::settings::{Hops, Mtu};
+use crate::nat64::settings::{Classes, Hops, Mtu};
 use crate::siit::mapping::Mapping;
 use crate::siit::settings::{Hairpin, Settings, ZeroChecksum};
 use crate::xlat::eam::{Eam, EamTable, Home};
+use crate::xlat::mss;
 use crate::xlat::pref64::Pref64;
 
 /// The stateless translator. [`SiitPlan::settings`] makes the translator's settings of it.
@@ -38,6 +39,10 @@ pub struct SiitPlan {
     pub workers: Option<u16>,
     /// MTUs, as far as the operator chose them.
     pub mtu: MtuPlan,
+    /// Whether the TCP segment size is limited to what fits the links.
+    pub mss_clamp: bool,
+    /// Octets that are written whatever the packet says.
+    pub classes: Classes,
     /// Source of the ICMPv6 errors that the gateway originates.
     pub icmp6_source: Option<Ipv6Addr>,
     /// ICMP errors that one worker originates, per second.
@@ -53,6 +58,8 @@ impl SiitPlan {
             hairpin: self.hairpin,
             interface_info: self.interface_info,
             mtu,
+            mss_clamp: self.mss_clamp.then(|| mss::fitting(mtu.v6, mtu.v4)),
+            classes: self.classes,
             icmp6_source: self.icmp6_source,
             icmp_errors_per_second: self.icmp_errors_per_second,
             hops,
@@ -109,6 +116,8 @@ pub(super) fn build(section: &config::Siit, problems: &mut Problems) -> SiitPlan
         allow: allow(section.allow.as_ref(), &[prefix], problems),
         workers: section.workers.as_ref().map(|at| number(Some(at), 1u16, 1..=MAX_WORKERS.into(), problems)),
         mtu: mtu(&section.mtu6, &section.mtu4, &section.lowest_ipv6_mtu, problems),
+        mss_clamp: section.mss_clamp.as_ref().is_none_or(|at| at.value),
+        classes: classes(&section.tos, &section.traffic_class, problems),
         icmp6_source: icmp6_source(section.icmp6_source.as_ref(), &[prefix], problems),
         icmp_errors_per_second: number(
             section.icmp_errors_per_second.as_ref(),

@@ -133,7 +133,11 @@ fn a01_a04_translation_prefixes() {
         ["64:ff9b::/96", "64:ff9b:1::/48", "64:ff9b:1:fffe::/96", "2001:db8::/32", "2001:db8:0:1::/64"]
     {
         let unit_inside = prefix == "2001:db8::/32";
-        let expected: &[&str] = if unit_inside { &["2 unit[0].prefixes[0]: in-pool6"] } else { &[] };
+        let expected: &[&str] = if unit_inside {
+            &["2 unit[0].prefixes[0]: in-pool6", "3 nat64.pool6[0]: pref64-wide"]
+        } else {
+            &[]
+        };
         assert_eq!(pool6(&format!("[\"{prefix}\"]")), expected);
     }
     assert_eq!(pool6("[\"2001:db8:0:0:100::/96\"]"), ["3 nat64.pool6[0]: octet-u"]);
@@ -367,7 +371,8 @@ fn one_translator_and_only_one() {
 
 #[test]
 fn a01_a12_a17_stateless_prefix() {
-    for prefix in ["2001:db8::/32", "2001:db8:100::/40", "2001:db8:122::/48", "2001:db8:122:344::/64"] {
+    for prefix in ["2001:db8:100::/40", "2001:db8:122::/48", "2001:db8:122:300::/56", "2001:db8:122:344::/64"]
+    {
         let text = format!("siit.prefix = \"{prefix}\"\nsiit.icmp6-pool4 = [\"198.51.100.9\"]\n");
         assert_eq!(problems(&text), ["1 siit: nothing-mapped"], "{prefix}");
     }
@@ -377,6 +382,108 @@ fn a01_a12_a17_stateless_prefix() {
         problems(&well_known),
         ["1 siit.icmp6-pool4: no-icmp-pool", "1 siit.prefix: well-known-stateless"]
     );
+}
+
+#[test]
+fn a18_the_well_known_prefix_is_the_default_and_another_one_may_be_chosen() {
+    let pool6 =
+        |lines: &str| check(&format!("{lines}{MINIMAL}")).unwrap().plan.nat64().unwrap().pool6.clone();
+    assert_eq!(pool6(""), [Pref64::well_known()]);
+    let spelt = File::ROWS.iter().find(|row| row.key == "nat64").unwrap().rows.iter();
+    let default = spelt.clone().find(|row| row.key == "pool6").unwrap().need;
+    assert_eq!(default, Need::Default("[\"64:ff9b::/96\"]"), "and the reference says so");
+    assert_eq!(pool6("nat64.pool6 = [\"2001:db8:64::/96\"]\n"), ["2001:db8:64::/96".parse().unwrap()]);
+    // The shipped file to begin with names none.
+    let shipped = include_str!("../../../deploy/examples/minimal.toml");
+    assert_eq!(check(shipped).unwrap().plan.nat64().unwrap().pool6, [Pref64::well_known()]);
+}
+
+#[test]
+fn a19_a_whole_providers_allocation_is_worth_a_word() {
+    for (prefix, found) in [
+        ("2001:db8::/32", vec!["3 nat64.pool6[0]: pref64-wide"]),
+        ("2001:db8:100::/40", vec![]),
+        ("2001:db8:122:300::/56", vec![]),
+        ("2001:db8:122:344::/64", vec![]),
+        ("2001:db8:122:344::/96", vec![]),
+    ] {
+        let text = format!(
+            "nat64.pool4 = [{{ prefix = \"198.51.100.0/28\" }}]\n\
+             unit = [{{ name = \"a\", prefixes = [\"2001:db9:6::/64\"] }}]\nnat64.pool6 = [\"{prefix}\"]"
+        );
+        assert_eq!(problems(&text), found, "{prefix}");
+        assert!(check(&text).is_ok(), "no more than a word");
+    }
+    let text = format!(
+        "siit.prefix = \"2001:db8::/32\"\nsiit.icmp6-pool4 = [\"198.51.100.9\"]\n{}",
+        eams(&[("192.0.2.1", "2001:db9::1")])
+    );
+    assert_eq!(problems(&text), ["1 siit.prefix: pref64-wide"]);
+}
+
+#[test]
+fn b03_c01_octets_that_are_written_whatever_the_packet_says() {
+    let text = format!("nat64.tos = 0\nnat64.traffic-class = 255\n{MINIMAL}");
+    let classes = Classes { tos: Some(0), traffic_class: Some(255) };
+    assert_eq!(check(&text).unwrap().plan.nat64().unwrap().classes, classes);
+    assert_eq!(check(MINIMAL).unwrap().plan.nat64().unwrap().classes, Classes::default());
+    let text = format!(
+        "siit.prefix = \"2001:db8:64::/96\"\nsiit.tos = 184\n{}",
+        eams(&[("192.0.2.1", "2001:db8::1")])
+    );
+    let plan = check(&text).unwrap().plan;
+    let settings = plan.siit().unwrap().settings(Mtu::default(), Hops::Translator);
+    assert_eq!(settings.classes, Classes { tos: Some(184), traffic_class: None });
+    assert_eq!(nat64("nat64.tos = 256"), ["3 nat64.tos: out-of-range"]);
+    assert_eq!(nat64("nat64.traffic-class = \"ef\""), ["3 nat64.traffic-class: wrong-type"]);
+    assert_eq!(siit("siit.tos = -1"), ["3 siit.tos: out-of-range"]);
+}
+
+#[test]
+fn the_segment_size_is_clamped_in_both_modes_unless_switched_off() {
+    let mtu = Mtu { v6: 1500, v4: 1400, lowest_ipv6: 1280 };
+    let nat64 = |lines: &str| {
+        let plan = check(&format!("{lines}{MINIMAL}")).unwrap().plan;
+        plan.nat64().unwrap().settings(Key([0; 16]), mtu, Hops::Translator).mss_clamp
+    };
+    assert_eq!((nat64(""), nat64("nat64.mss-clamp = false\n")), (Some(1360), None));
+    let siit = |line: &str| {
+        let node = eams(&[("192.0.2.1", "2001:db8::1")]);
+        let plan = check(&format!("siit.prefix = \"2001:db8:64::/96\"\n{line}{node}")).unwrap().plan;
+        plan.siit().unwrap().settings(mtu, Hops::Translator).mss_clamp
+    };
+    assert_eq!((siit(""), siit("siit.mss-clamp = false\n")), (Some(1360), None));
+}
+
+#[test]
+fn e02_e03_e17_e23_bounds_of_waiting_fragments() {
+    let fragments = |lines: &str| {
+        let plan = check(&format!("{lines}{MINIMAL}")).unwrap().plan;
+        plan.nat64().unwrap().settings(Key([0; 16]), Mtu::default(), Hops::Translator).fragments
+    };
+    assert_eq!(fragments(""), Fragments::default());
+    let chosen = "[nat64.fragments]\nbytes = 200000\ndatagrams = 20\ndatagrams-per-source = 3\npieces = 9\ntimeout = 7\n";
+    let want = Fragments {
+        bytes: 200_000,
+        datagrams: 20,
+        datagrams_per_source: 3,
+        pieces: 9,
+        timeout: std::time::Duration::from_secs(7),
+    };
+    assert_eq!(fragments(chosen), want);
+    // One source may not have more than there are.
+    assert_eq!(fragments("nat64.fragments.datagrams = 20\n").datagrams_per_source, 20);
+    let line = |line: &str| nat64(&format!("nat64.fragments.{line}"));
+    let out = |key: &str| vec![format!("3 nat64.fragments.{key}: out-of-range")];
+    assert_eq!(line("bytes = 65536"), out("bytes"), "less than the longest datagram");
+    assert_eq!(line("datagrams = 0"), out("datagrams"));
+    assert_eq!(line("datagrams-per-source = 1025"), out("datagrams-per-source"));
+    assert_eq!(line("pieces = 1"), out("pieces"));
+    // E-03: FRAGMENT_MIN. E-17: RFC 8200 §4.5 lets nobody wait for longer than a minute.
+    assert_eq!(line("timeout = 1"), out("timeout"));
+    assert_eq!(line("timeout = 2"), [""; 0]);
+    assert_eq!(line("timeout = 60"), [""; 0]);
+    assert_eq!(line("timeout = 61"), out("timeout"));
 }
 
 #[test]

@@ -11,8 +11,8 @@ use sampan::io::mem::MemDevice;
 use sampan::nat64::engine::{Engine, Place};
 use sampan::nat64::pool4::Pool;
 use sampan::nat64::settings::{
-    BibRow, Change, Filtering, Fragments, Hops, Key, Limits, Mtu, Pool4, Pool4Range, RowFilter, SessionRow,
-    Settings, Timers,
+    BibRow, Change, Classes, Filtering, Fragments, Hops, Key, Limits, Mtu, Pool4, Pool4Range, RowFilter,
+    SessionRow, Settings, Timers,
 };
 use sampan::nat64::steer::Steering;
 use sampan::time::Instant;
@@ -45,6 +45,7 @@ pub fn settings() -> Settings {
         },
         mtu: Mtu::default(),
         mss_clamp: None,
+        classes: Classes::default(),
         icmp6_source: None,
         hops: Hops::Translator,
     }

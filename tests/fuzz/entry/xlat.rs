@@ -106,7 +106,8 @@ pub fn xlat_6to4(data: &[u8]) {
     };
     let rewrite =
         Rewrite { src: T, dst: Z, src_port: setup.port, dst_port: dst, delta: Delta::v6_to_v4(&flow) };
-    let context = v6_to_v4::Context { hop: setup.hop, mtu4: setup.mtu4, id: setup.id, mss: setup.mss };
+    let (hop, mtu4, id, mss) = (setup.hop, setup.mtu4, setup.id, setup.mss);
+    let context = v6_to_v4::Context { hop, mtu4, id, mss, tos: None };
     let untouched = packet.bytes().to_vec();
     let plan = match v6_to_v4::plan(&view, &packet, &rewrite, &context) {
         Ok(plan) => plan,
@@ -168,6 +169,7 @@ pub fn xlat_4to6(data: &[u8]) {
         lowest_ipv6_mtu: setup.lowest,
         id: setup.id.into(),
         mss: setup.mss,
+        traffic_class: None,
     };
     let untouched = packet.bytes().to_vec();
     let plan = match v4_to_v6::plan(&view, &packet, &rewrite, &context) {
