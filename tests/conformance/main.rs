@@ -20,6 +20,7 @@ mod tcp;
 mod tcp_states;
 mod v4_to_v6;
 mod v6_to_v4;
+mod witness;
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -251,9 +251,11 @@ fn see_syn(side: Side, own: &mut Direction, other: &mut Direction, syn: &Segment
             let answers = other.has(Direction::SEEN)
                 && (behind == 0 || (other.has(Direction::SYN_DATA) && behind < REACH));
             // Until the client has taken one SYN-ACK, an earlier SYN may have been forged.
-            if answers && !(again && other.has(Direction::ACKED)) {
+            if answers && !(own.has(Direction::SEEN) && other.has(Direction::ACKED)) {
                 *own = Direction::opening(syn);
-            } else if !again {
+            } else if again && acknowledges(own, other, syn.ack) {
+                own.note(syn);
+            } else {
                 return false;
             }
         }
@@ -310,3 +312,6 @@ fn window_scale(mut options: &[u8]) -> Option<u8> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
