@@ -37,7 +37,7 @@ pub fn build6(notice: Notice, view: &View6, packet: &PacketBuf, src: Ipv6Addr, o
         Notice::TooBig { mtu } => (v6::PACKET_TOO_BIG, 0, u32::from(mtu)),
         Notice::Prohibited => (v6::UNREACHABLE, 1, 0),
         Notice::Unreachable => (v6::UNREACHABLE, 3, 0),
-        Notice::Protocol => (v6::UNREACHABLE, 4, 0),
+        Notice::Port | Notice::Protocol => (v6::UNREACHABLE, 4, 0),
         Notice::Pointer(at) => (v6::PARAMETER_PROBLEM, 0, u32::from(at)),
         Notice::SourceRoute => return false,
     };
@@ -93,6 +93,7 @@ pub fn build4(
         Notice::TooBig { mtu } => (v4::UNREACHABLE, 4, u32::from(mtu)),
         Notice::Prohibited => (v4::UNREACHABLE, 13, 0),
         Notice::Unreachable => (v4::UNREACHABLE, 1, 0),
+        Notice::Port => (v4::UNREACHABLE, 3, 0),
         Notice::Protocol => (v4::UNREACHABLE, 2, 0),
         Notice::SourceRoute => (v4::UNREACHABLE, 5, 0),
         Notice::Pointer(_) => return false,
