@@ -68,7 +68,11 @@ pub const EXPLANATIONS: [Explanation; 25] = [
     Explanation {
         id: "T-03",
         title: "Identification of packets that were no fragments",
-        applies: |seen, d| !seen.to6 && d.field == "identification" && !seen.input.contains_key("place"),
+        applies: |seen, d| {
+            let own = seen.both(d)[0].is("source", &address(OWN4));
+            let across = !seen.to6 && !seen.input.contains_key("place");
+            d.field == "identification" && (across || (own && d.theirs == "0"))
+        },
     },
     Explanation {
         id: "T-04",
