@@ -30,7 +30,7 @@ fn quoted(rng: &mut Rng, to6: bool) -> Packet {
 }
 
 /// What the translator makes of the addresses: errors quote packets as they are on the other side.
-fn translated_by_hand(packet: Packet) -> Packet {
+pub fn translated_by_hand(packet: Packet) -> Packet {
     let across = |addr: IpAddr| match addr {
         IpAddr::V6(v6) => {
             let [.., a, b, c, d] = v6.octets();

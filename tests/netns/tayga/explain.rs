@@ -48,7 +48,7 @@ pub struct Explanation {
 const NOTHING: &str = "nothing";
 
 /// The first one that applies counts.
-pub const EXPLANATIONS: [Explanation; 25] = [
+pub const EXPLANATIONS: [Explanation; 26] = [
     Explanation { id: "T-01", title: "How many hops the gateway is", applies: hops },
     Explanation {
         id: "T-02",
@@ -68,7 +68,11 @@ pub const EXPLANATIONS: [Explanation; 25] = [
     Explanation {
         id: "T-03",
         title: "Identification of packets that were no fragments",
-        applies: |seen, d| !seen.to6 && d.field == "identification" && !seen.input.contains_key("place"),
+        applies: |seen, d| {
+            let own = seen.both(d)[0].is("source", &address(OWN4));
+            let across = !seen.to6 && !seen.input.contains_key("place");
+            d.field == "identification" && (across || (own && d.theirs == "0"))
+        },
     },
     Explanation {
         id: "T-04",
@@ -279,6 +283,15 @@ pub const EXPLANATIONS: [Explanation; 25] = [
             let illegal = ["2001:db8:64::127.0.0.1", "2001:db8:64::224.0.0.5"];
             illegal.iter().any(|addr| seen.input.is("source", &address(addr)))
                 && d.is_outcome(NOTHING, "IPv6 error 1/5")
+        },
+    },
+    Explanation {
+        id: "T-26",
+        title: "UDP checksums that come out as zero",
+        applies: |_, d| {
+            matches!(d.field.as_str(), "checksum" | "quote checksum")
+                && d.ours != "absent"
+                && d.theirs == "none"
         },
     },
 ];

@@ -2,6 +2,7 @@
 
 use super::errors::{
     error_about_error, error_from_router, error_with_extension, error_with_short_quote, plain_error,
+    translated_by_hand,
 };
 use super::packet::{ICMP, Packet, TCP, echo, raw, tcp, udp};
 
@@ -30,7 +31,7 @@ pub struct Case {
 type Maker = fn(&mut Rng) -> Packet;
 
 /// Every class, in the order in which they take turns.
-const CLASSES: [(&str, Maker); 27] = [
+const CLASSES: [(&str, Maker); 28] = [
     ("udp", plain_udp),
     ("tcp", plain_tcp),
     ("echo", plain_echo),
@@ -47,6 +48,7 @@ const CLASSES: [(&str, Maker); 27] = [
     ("source route", source_route),
     ("udp without checksum", udp_without_checksum),
     ("wrong checksum", wrong_checksum),
+    ("checksum of zero", checksum_of_zero),
     ("hop limit", hop_limit),
     ("error", plain_error),
     ("error", plain_error),
@@ -384,6 +386,18 @@ fn wrong_checksum(rng: &mut Rng) -> Packet {
         let (sum, carry) = sum.overflowing_add(by);
         let sum = (sum + u16::from(carry)).max(1);
         p.payload[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+    })
+}
+
+/// UDP whose checksum is zero on the other side.
+fn checksum_of_zero(rng: &mut Rng) -> Packet {
+    let (to6, mut data) = (rng.flip(), rng.data());
+    data.splice(..0, [0; 2]);
+    udp_of(rng, to6, &data).with(|p| {
+        let other = translated_by_hand(p.clone());
+        // The word that is missing in the other form to a sum of all ones.
+        p.payload[8..10].copy_from_slice(&other.payload[6..8]);
+        p.sum();
     })
 }
 
