@@ -110,7 +110,7 @@ pub fn plan<'a>(
         None => total_len,
     };
     let cut = cut(view, packet, segment, context)?;
-    let fragment = view.fragment.filter(|_| cut.is_none());
+    let fragment = if view.fragment.is_some() && cut.is_none() { view.fragment } else { None };
     let Ok(payload_len) = u16::try_from(payload_len + fragment.map_or(0, |_| fragment::HEADER)) else {
         return Err(DropReason::Oversize.into());
     };
@@ -147,9 +147,10 @@ fn cut(view: &View4, packet: &PacketBuf, segment: usize, context: &Context) -> R
     // RFC 7915 §4.1: without DF each IPv6 packet must fit `lowest-ipv6-mtu`, which never exceeds the link.
     let mtu = context.lowest_ipv6_mtu.min(context.mtu6);
     // RFC 7915 §4.1: the identification is the packet's own, in the lower half.
-    let id = if packet.reassembled { context.id } else { view.id.into() };
-    let place = view.fragment.unwrap_or(Fragment { offset: 0, more: false, id });
-    Ok((segment > usize::from(mtu)).then_some(Cut { mtu, place }))
+    Ok((segment > usize::from(mtu)).then(|| {
+        let id = if packet.reassembled { context.id } else { view.id.into() };
+        Cut { mtu, place: view.fragment.unwrap_or(Fragment { offset: 0, more: false, id }) }
+    }))
 }
 
 impl Plan<'_> {
