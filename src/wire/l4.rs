@@ -37,7 +37,7 @@ pub struct Tcp {
     /// Control bits.
     pub flags: TcpFlags,
     /// Header length in bytes, 20–60.
-    pub header_len: usize,
+    pub header_len: u8,
 }
 
 /// Control bits of TCP.
@@ -79,7 +79,7 @@ impl Payload {
     #[inline]
     pub const fn header_len(&self) -> usize {
         match self {
-            Self::Tcp(tcp) => tcp.header_len,
+            Self::Tcp(tcp) => tcp.header_len as usize,
             Self::Udp(_) | Self::Icmp(_) => 8,
             Self::Fragment | Self::Other(_) => 0,
         }
@@ -110,7 +110,7 @@ pub(crate) fn parse(protocol: u8, family_icmp: u8, bytes: &[u8]) -> Result<Paylo
                 src: u16::from_be_bytes([h[0], h[1]]),
                 dst: u16::from_be_bytes([h[2], h[3]]),
                 flags: TcpFlags(h[13]),
-                header_len,
+                header_len: header_len as u8,
             }))
         }
         UDP => {

@@ -169,24 +169,23 @@ impl PacketBuf {
     /// Parses the packet and cuts off what lies behind its IP length (link padding).
     #[inline]
     pub fn parse(&mut self) -> Result<View, DropReason> {
-        let view = match self.bytes().first() {
-            None => return Err(DropReason::Truncated),
-            Some(first) => match first >> 4 {
-                4 => View::V4(ipv4::parse(self.bytes())?),
-                6 => View::V6(ipv6::parse(self.bytes())?),
-                _ => return Err(DropReason::BadVersion),
-            },
-        };
-        self.truncate(match &view {
-            View::V4(v) => v.total_len,
-            View::V6(v) => v.total_len,
-        });
-        let l4 = match &view {
-            View::V4(v) => (v.l4, v.payload),
-            View::V6(v) => (v.l4, v.payload),
-        };
-        self.check_offload(l4.0, l4.1)?;
-        Ok(view)
+        // Each family goes its own way to the end: where both meet earlier, the compiler shuffles their fields about.
+        match self.bytes().first().map(|first| first >> 4) {
+            Some(4) => {
+                let view = ipv4::parse(self.bytes())?;
+                self.truncate(view.total_len);
+                self.check_offload(view.l4, view.payload)?;
+                Ok(View::V4(view))
+            }
+            Some(6) => {
+                let view = ipv6::parse(self.bytes())?;
+                self.truncate(view.total_len);
+                self.check_offload(view.l4, view.payload)?;
+                Ok(View::V6(view))
+            }
+            Some(_) => Err(DropReason::BadVersion),
+            None => Err(DropReason::Truncated),
+        }
     }
 
     /// Number of segments that this packet will be on a wire.

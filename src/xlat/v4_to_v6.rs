@@ -18,9 +18,12 @@ use crate::wire::packet::{Checksum, GsoKind, PacketBuf};
 
 /// A whole translation, ready to be applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Plan {
-    header: Header6,
-    rewrite: Rewrite<Ipv6Addr>,
+pub struct Plan<'a> {
+    rewrite: &'a Rewrite<Ipv6Addr>,
+    traffic_class: u8,
+    payload_len: u16,
+    next_header: u8,
+    hop_limit: u8,
     transport: Transport,
     l4: usize,
     l4_header: usize,
@@ -61,12 +64,12 @@ pub struct Context {
 
 /// Plans the translation of `packet`, whose parse is `view`.
 #[inline]
-pub fn plan(
+pub fn plan<'a>(
     view: &View4,
     packet: &PacketBuf,
-    rewrite: &Rewrite<Ipv6Addr>,
+    rewrite: &'a Rewrite<Ipv6Addr>,
     context: &Context,
-) -> Result<Plan, Refusal> {
+) -> Result<Plan<'a>, Refusal> {
     let Some(hop_limit) = context.hop.apply(view.ttl) else {
         return Err(DropReason::HopLimit.with(Notice::HopLimit));
     };
@@ -107,19 +110,24 @@ pub fn plan(
         None => total_len,
     };
     let cut = cut(view, packet, segment, context)?;
-    let fragment = view.fragment.filter(|_| cut.is_none());
-    let Ok(payload_len16) = u16::try_from(payload_len + fragment.map_or(0, |_| fragment::HEADER)) else {
+    let fragment = if view.fragment.is_some() && cut.is_none() { view.fragment } else { None };
+    let Ok(payload_len) = u16::try_from(payload_len + fragment.map_or(0, |_| fragment::HEADER)) else {
         return Err(DropReason::Oversize.into());
     };
-    let header = Header6 {
-        traffic_class: context.traffic_class.unwrap_or(view.tos),
-        payload_len: payload_len16,
+    let traffic_class = context.traffic_class.unwrap_or(view.tos);
+    let l4 = view.l4;
+    Ok(Plan {
+        rewrite,
+        traffic_class,
+        payload_len,
         next_header,
         hop_limit,
-        src: rewrite.src,
-        dst: rewrite.dst,
-    };
-    Ok(Plan { header, rewrite: *rewrite, transport, l4: view.l4, l4_header, fragment, cut })
+        transport,
+        l4,
+        l4_header,
+        fragment,
+        cut,
+    })
 }
 
 /// What to do about the length of a segment: let it pass, cut it, or tell the sender.
@@ -139,12 +147,13 @@ fn cut(view: &View4, packet: &PacketBuf, segment: usize, context: &Context) -> R
     // RFC 7915 §4.1: without DF each IPv6 packet must fit `lowest-ipv6-mtu`, which never exceeds the link.
     let mtu = context.lowest_ipv6_mtu.min(context.mtu6);
     // RFC 7915 §4.1: the identification is the packet's own, in the lower half.
-    let id = if packet.reassembled { context.id } else { view.id.into() };
-    let place = view.fragment.unwrap_or(Fragment { offset: 0, more: false, id });
-    Ok((segment > usize::from(mtu)).then_some(Cut { mtu, place }))
+    Ok((segment > usize::from(mtu)).then(|| {
+        let id = if packet.reassembled { context.id } else { view.id.into() };
+        Cut { mtu, place: view.fragment.unwrap_or(Fragment { offset: 0, more: false, id }) }
+    }))
 }
 
-impl Plan {
+impl Plan<'_> {
     /// Edits the packet in place. It must be the one that was planned for. When [`Plan::cut`] is set the caller
     /// sends the pieces that [`super::frag::cut`] makes of the result.
     #[inline]
@@ -153,23 +162,31 @@ impl Plan {
         let Some(l4) = packet.bytes_mut().get_mut(self.l4..) else { return };
         match self.transport {
             Transport::Tcp { mss } => {
-                edit_ports(l4, &self.rewrite, 16, partial, false);
+                edit_ports(l4, self.rewrite, 16, partial, false);
                 if let (Some(mss), Some(header)) = (mss, l4.get_mut(..self.l4_header)) {
                     mss::clamp(header, mss, partial);
                 }
             }
-            Transport::Udp => edit_ports(l4, &self.rewrite, 6, partial, true),
+            Transport::Udp => edit_ports(l4, self.rewrite, 6, partial, true),
             Transport::UdpWithoutChecksum => self.make_checksum(packet),
             Transport::Echo { kind, delta } => edit_echo(l4, kind, self.rewrite.src_port, delta),
-            Transport::Addresses { field, udp } => edit_checksum(l4, &self.rewrite, field, udp),
+            Transport::Addresses { field, udp } => edit_checksum(l4, self.rewrite, field, udp),
             Transport::Opaque => {}
         }
         let fragment_header = if self.fragment.is_some() { fragment::HEADER } else { 0 };
         packet.resize_front(self.l4, ipv6::HEADER + fragment_header);
         if let Some((front, rest)) = packet.bytes_mut().split_first_chunk_mut() {
-            self.header.write(front);
+            let header = Header6 {
+                traffic_class: self.traffic_class,
+                payload_len: self.payload_len,
+                next_header: self.next_header,
+                hop_limit: self.hop_limit,
+                src: self.rewrite.src,
+                dst: self.rewrite.dst,
+            };
+            header.write(front);
             if let (Some(fragment), Some(slot)) = (self.fragment, rest.first_chunk_mut()) {
-                fragment.write(self.header.next_header, slot);
+                fragment.write(self.next_header, slot);
                 front[6] = ipv6::FRAGMENT;
             }
         }

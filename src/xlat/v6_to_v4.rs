@@ -21,9 +21,14 @@ const MAX_WITHOUT_DF: usize = 1260;
 
 /// A whole translation, ready to be applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Plan {
-    header: Header4,
-    rewrite: Rewrite<Ipv4Addr>,
+pub struct Plan<'a> {
+    rewrite: &'a Rewrite<Ipv4Addr>,
+    tos: u8,
+    total_len: u16,
+    id: u16,
+    df: bool,
+    ttl: u8,
+    protocol: u8,
     transport: Transport,
     l4: usize,
     l4_header: usize,
@@ -50,12 +55,12 @@ pub struct Context {
 
 /// Plans the translation of `packet`, whose parse is `view`.
 #[inline]
-pub fn plan(
+pub fn plan<'a>(
     view: &View6,
     packet: &PacketBuf,
-    rewrite: &Rewrite<Ipv4Addr>,
+    rewrite: &'a Rewrite<Ipv4Addr>,
     context: &Context,
-) -> Result<Plan, Refusal> {
+) -> Result<Plan<'a>, Refusal> {
     let Some(ttl) = context.hop.apply(view.hop_limit) else {
         return Err(DropReason::HopLimit.with(Notice::HopLimit));
     };
@@ -113,21 +118,13 @@ pub fn plan(
         Some(_) => (context.id, false),
         None => (context.id, segment > MAX_WITHOUT_DF),
     };
-    let header = Header4 {
-        tos: context.tos.unwrap_or(view.traffic_class),
-        total_len: total_len16,
-        id,
-        df,
-        ttl,
-        protocol,
-        src: rewrite.src,
-        dst: rewrite.dst,
-    };
+    let tos = context.tos.unwrap_or(view.traffic_class);
     let fragment = view.fragment.filter(|f| !f.is_atomic());
-    Ok(Plan { header, rewrite: *rewrite, transport, l4: view.l4, l4_header, fragment, cut })
+    let (total_len, l4) = (total_len16, view.l4);
+    Ok(Plan { rewrite, tos, total_len, id, df, ttl, protocol, transport, l4, l4_header, fragment, cut })
 }
 
-impl Plan {
+impl Plan<'_> {
     /// Edits the packet in place. It must be the one that was planned for. When [`Plan::cut`] is set the caller sends
     /// the pieces that [`super::frag::cut4`] makes of the result.
     #[inline]
@@ -136,21 +133,31 @@ impl Plan {
         let Some(l4) = packet.bytes_mut().get_mut(self.l4..) else { return };
         match self.transport {
             Transport::Tcp { mss } => {
-                edit_ports(l4, &self.rewrite, 16, partial, false);
+                edit_ports(l4, self.rewrite, 16, partial, false);
                 if let (Some(mss), Some(header)) = (mss, l4.get_mut(..self.l4_header)) {
                     mss::clamp(header, mss, partial);
                 }
             }
-            Transport::Udp | Transport::UdpWithoutChecksum => edit_ports(l4, &self.rewrite, 6, partial, true),
+            Transport::Udp | Transport::UdpWithoutChecksum => edit_ports(l4, self.rewrite, 6, partial, true),
             Transport::Echo { kind, delta } => edit_echo(l4, kind, self.rewrite.src_port, delta),
-            Transport::Addresses { field, udp } => edit_checksum(l4, &self.rewrite, field, udp),
+            Transport::Addresses { field, udp } => edit_checksum(l4, self.rewrite, field, udp),
             Transport::Opaque => {}
         }
         packet.resize_front(self.l4, ipv4::HEADER);
         if let Some(front) = packet.bytes_mut().first_chunk_mut() {
+            let header = Header4 {
+                tos: self.tos,
+                total_len: self.total_len,
+                id: self.id,
+                df: self.df,
+                ttl: self.ttl,
+                protocol: self.protocol,
+                src: self.rewrite.src,
+                dst: self.rewrite.dst,
+            };
             match self.fragment {
-                None => self.header.write(front),
-                Some(fragment) => self.header.write_fragment(fragment, front),
+                None => header.write(front),
+                Some(fragment) => header.write_fragment(fragment, front),
             }
         }
         move_offload(packet, ipv4::HEADER, self.l4_header);

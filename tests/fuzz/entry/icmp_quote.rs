@@ -19,7 +19,8 @@ use super::naive;
 /// The peer of all sessions.
 const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 9));
 
-struct Bench {
+/// An engine with a session of each protocol.
+pub struct Bench {
     gateway: Gateway,
     rows: Vec<SessionRow>,
     flows: Vec<(u8, FlowPair)>,
@@ -35,22 +36,32 @@ pub fn icmp_quote(data: &[u8]) {
 }
 
 impl Bench {
-    fn new() -> Self {
+    /// One that has done no more than that.
+    pub fn new() -> Self {
         let mut gateway = Gateway::new(settings(), 1);
-        let y = settings().pool6[0].embed(std::net::Ipv4Addr::new(203, 0, 113, 9));
-        let client = build::addr6(1, 1);
-        for flow in [
-            Flow::Tcp { src: 40_001, dst: 443, flags: 2 },
-            Flow::Udp { src: 40_002, dst: 53 },
-            Flow::Echo { reply: false, id: 40_003 },
-        ] {
-            let (protocol, l4) = build::transport(flow, true, b"first packet");
-            gateway.feed(0, build::ip(client.into(), y.into(), 64, protocol, &l4), Offload::default());
+        for packet in Self::first_packets() {
+            gateway.feed(0, packet, Offload::default());
             assert_eq!(gateway.run().len(), 1);
         }
         let rows = gateway.session_rows();
         let flows = rows.iter().map(|row| (number(row.protocol), flow(row))).collect();
         Self { gateway, rows, flows }
+    }
+
+    /// The packets that make the sessions.
+    pub fn first_packets() -> Vec<Vec<u8>> {
+        let y = settings().pool6[0].embed(std::net::Ipv4Addr::new(203, 0, 113, 9));
+        let client = build::addr6(1, 1);
+        let flows = [
+            Flow::Tcp { src: 40_001, dst: 443, flags: 2 },
+            Flow::Udp { src: 40_002, dst: 53 },
+            Flow::Echo { reply: false, id: 40_003 },
+        ];
+        let packet = |flow| {
+            let (protocol, l4) = build::transport(flow, true, b"first packet");
+            build::ip(client.into(), y.into(), 64, protocol, &l4)
+        };
+        flows.map(packet).into()
     }
 
     fn take(&mut self, data: &[u8]) {
@@ -104,7 +115,7 @@ impl Bench {
     }
 
     /// The error to be sent.
-    fn input(&self, data: &mut Bytes<'_>) -> Vec<u8> {
+    pub fn input(&self, data: &mut Bytes<'_>) -> Vec<u8> {
         let how = data.byte();
         if how & 7 == 7 {
             let mut packet = data.rest().to_vec();

@@ -70,7 +70,10 @@ fn same(view: &View, ip: &Ip, packet: &[u8]) {
         Payload::Fragment => assert!(ip.fragment.is_some()),
         Payload::Tcp(tcp) => {
             assert_eq!((ip.protocol, tcp.src, tcp.dst), (naive::TCP, at(0), at(2)));
-            assert_eq!((tcp.flags.0, tcp.header_len), (at(12) as u8, usize::from(at(12) >> 12) * 4));
+            assert_eq!(
+                (tcp.flags.0, usize::from(tcp.header_len)),
+                (at(12) as u8, usize::from(at(12) >> 12) * 4)
+            );
         }
         Payload::Udp(udp) => {
             assert_eq!((ip.protocol, udp.src, udp.dst), (naive::UDP, at(0), at(2)));

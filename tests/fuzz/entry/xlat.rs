@@ -20,23 +20,24 @@ const T: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 const Z: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
 const X: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1);
 
-struct Setup {
-    offload: Offload,
-    hop: Hop,
-    mtu6: u16,
-    mtu4: u16,
-    lowest: u16,
-    id: u16,
-    port: u16,
-    reassembled: bool,
-    mss: Option<u16>,
+/// The settings of one input.
+pub struct Setup {
+    pub offload: Offload,
+    pub hop: Hop,
+    pub mtu6: u16,
+    pub mtu4: u16,
+    pub lowest: u16,
+    pub id: u16,
+    pub port: u16,
+    pub reassembled: bool,
+    pub mss: Option<u16>,
     /// Make the packet's lengths and checksums right first.
-    fix: bool,
+    pub fix: bool,
 }
 
 impl Setup {
     /// Legal settings from any data.
-    fn new(data: &mut Bytes<'_>) -> Self {
+    pub fn new(data: &mut Bytes<'_>) -> Self {
         let offload = offload(data.take(8));
         let flags = data.byte();
         let wide = data.one_of(&[1500, 1280, 9000, 65535, 1492]);
@@ -57,7 +58,8 @@ impl Setup {
         }
     }
 
-    fn packet(&self, bytes: &[u8]) -> PacketBuf {
+    /// The packet behind them.
+    pub fn packet(&self, bytes: &[u8]) -> PacketBuf {
         let mut bytes = bytes.to_vec();
         if self.fix {
             naive::fix(&mut bytes);
