@@ -14,6 +14,7 @@ mod fragments;
 mod hairpin;
 mod icmp_errors;
 mod icmp_originated;
+mod invariants;
 mod offload;
 mod reload;
 mod rows;

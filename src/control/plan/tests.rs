@@ -536,3 +536,10 @@ fn f33_a_syn_from_outside_waits_six_seconds_at_least() {
     assert_eq!(nat64("nat64.timers.tcp-in-syn-timeout = 5"), problem);
     assert_eq!(nat64("nat64.timers.tcp-in-syn-timeout = 6"), [""; 0]);
 }
+
+#[test]
+fn f01_there_is_nothing_to_run_without_a_prefix_or_a_pool_address() {
+    assert_eq!(problems("[nat64]\n"), ["1 nat64.pool4: missing"]);
+    assert_eq!(problems("nat64.pool4 = []\n"), ["1 nat64.pool4: empty"]);
+    assert_eq!(nat64("nat64.pool6 = []\n"), ["3 nat64.pool6: empty"]);
+}
