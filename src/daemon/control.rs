@@ -25,7 +25,7 @@ use crate::io::dns_net;
 use crate::io::netlink::{Netlink, Wanted};
 use crate::nat64::engine::Engine;
 use crate::nat64::pool4::Pool;
-use crate::nat64::settings::{self, BibRow, Key, Pool4, RowFilter, SessionRow};
+use crate::nat64::settings::{self, BibRow, Hops, Key, Mtu, RowFilter, SessionRow};
 use crate::siit::{self, Siit};
 use crate::time::Instant;
 use crate::verdict::DropReason;
@@ -201,15 +201,17 @@ impl Control {
 
     fn apply(&self, change: &settings::Change, running: &mut Running, plan: &Plan) -> Result<(), Problem> {
         let pool = match change {
-            settings::Change::Pool4(ranges) => match (plan.nat64(), &self.key, &running.pool) {
+            settings::Change::Pool4(_) => match (plan.nat64(), &self.key, &running.pool) {
                 (Some(nat64), Some(key), Some(pool)) => {
-                    let pool4 = Pool4 { ranges: ranges.clone(), block_size: nat64.block_size };
-                    Some(Arc::new(Pool::new(&pool4, key, Some(pool))))
+                    let settings = nat64.settings(*key, Mtu::default(), Hops::KernelForwards);
+                    Some(Arc::new(Pool::new(&settings, Some(pool))))
                 }
                 // Only the stateful translator has a pool to change.
                 (_, _, _) => None,
             },
             settings::Change::Units(_)
+            | settings::Change::Ports(_)
+            | settings::Change::Quotas(_)
             | settings::Change::Filtering(_)
             | settings::Change::Allow(_)
             | settings::Change::Timers(_) => None,

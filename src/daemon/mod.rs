@@ -109,7 +109,7 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
             let mut settings = nat64.settings(key, mtu, Hops::KernelForwards);
             settings.icmp6_source = icmp6_source;
             settings.mss_clamp = settings.mss_clamp.map(|_| mss::fitting(narrow.v6, narrow.v4));
-            let pool = Arc::new(Pool::new(&settings.pool4, &key, None));
+            let pool = Arc::new(Pool::new(&settings, None));
             let steering = Steering::new(key, settings.subscriber_len, workers);
             let crew = Crew::start(queues, start, &failed, Mailbox::Nat64, |worker, seed| {
                 let place = Place { worker, steering: steering.clone(), pool: pool.clone(), seed };

@@ -4,17 +4,20 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::bib::{Bib, Binding};
+use super::bib::Bib;
+use super::event::{Event, Events, Kind};
 use super::ident::Idents;
 use super::lease::Leases;
 use super::permission::Permissions;
 use super::pool4::Pool;
+use super::quota::{Accounts, Ledger};
 use super::reassembly::{Joined, Reassembly};
 use super::session::{Session, Sessions};
 use super::settings::{Change, Filter, Filtering, Hops, Protocol, Settings};
 use super::steer::Steering;
 use super::subscriber::Subscribers;
 use super::tcp::{self, Lifetime, State};
+use super::unanswered::Unanswered;
 use super::wheel::{self, Wheel};
 use crate::addr::{Prefix6, is_illegal_source4, is_illegal_source6, is_non_global};
 use crate::time::Instant;
@@ -78,6 +81,14 @@ pub struct Engine {
     pub(super) bib: Bib,
     pub(super) subscribers: Subscribers,
     pub(super) leases: Leases,
+    pub(super) accounts: Accounts,
+    pub(super) unanswered: Unanswered,
+    /// Places in the session table that are not kept free for anybody.
+    pub(super) shared_room: u32,
+    /// Sessions in places that are kept free for their unit.
+    pub(super) reserved_used: u32,
+    pub(super) evicted: u64,
+    pub(super) events: Events,
     pub(super) permissions: Option<Permissions>,
     pub(super) reassembly: Reassembly,
     pub(super) wheel: Wheel,
@@ -100,14 +111,24 @@ impl Engine {
         let blocks = u32::try_from(place.pool.usage().0).unwrap_or(u32::MAX);
         let seed = place.seed;
         let idents = Idents::new(place.worker, place.steering.workers(), seed);
-        Self {
+        let leases = blocks.max(MIN_LEASES).min(share);
+        let resting = settings.ports.hold_down_max.div_ceil(workers);
+        let ledger = Arc::new(Ledger::new(settings.limits.subscribers, place.steering.workers()));
+        let mut engine = Self {
             units: Units::new(&settings),
             worker: place.worker,
             steering: place.steering,
             sessions: Sessions::new(share, seed ^ 1),
             bib: Bib::new(share, seed ^ 2),
             subscribers: Subscribers::new(subscribers, seed ^ 3),
-            leases: Leases::new(blocks.max(MIN_LEASES).min(share), settings.pool4.block_size),
+            leases: Leases::new(leases, place.pool.largest_block(), subscribers, resting),
+            // Each subscriber has two accounts at most.
+            accounts: Accounts::new(subscribers.saturating_mul(2), ledger, seed ^ 6),
+            unanswered: Unanswered::new(share),
+            shared_room: share,
+            reserved_used: 0,
+            evicted: 0,
+            events: Events::new(now),
             permissions: filters_by_address(&settings.filtering).then(|| Permissions::new(share, seed ^ 4)),
             reassembly: Reassembly::new(settings.fragments, seed ^ 5),
             wheel: Wheel::new(now),
@@ -119,7 +140,9 @@ impl Engine {
             notices: Bucket::new(settings.limits.icmp_errors_per_second, now),
             pool: place.pool,
             settings,
-        }
+        };
+        engine.update_quotas();
+        engine
     }
 
     /// Takes a packet from the device.
@@ -159,7 +182,8 @@ impl Engine {
         while let Some(slot) = self.wheel.next_due(&mut self.sessions, now, &mut left) {
             self.time_out(now, slot);
         }
-        left > 0
+        // Behind the sessions: what they gave back just now may be free at once.
+        self.tidy(now, budget) && left > 0
     }
 
     /// Takes a change of settings. Mappings and sessions that it forbids are ended now.
@@ -169,6 +193,12 @@ impl Engine {
                 self.settings.units.clone_from(units);
                 self.units = Units::new(&self.settings);
                 self.end_sessions(|engine, s| !engine.units.serve(s.src6));
+                self.update_quotas();
+            }
+            Change::Ports(ports) => self.settings.ports = *ports,
+            Change::Quotas(quotas) => {
+                self.settings.quotas = *quotas;
+                self.update_quotas();
             }
             Change::Allow(allow) => {
                 self.settings.allow.clone_from(allow);
@@ -184,7 +214,8 @@ impl Engine {
         }
     }
 
-    /// Takes a new pool. Mappings on addresses that are gone, or whose ports changed, are ended now.
+    /// Takes a new pool. Mappings on addresses that are gone for good are ended now; on those that are draining they
+    /// live on.
     pub fn set_pool(&mut self, pool: Arc<Pool>) {
         self.pool = pool;
         self.end_sessions(|engine, s| {
@@ -194,6 +225,31 @@ impl Engine {
             // A hairpinned peer was allowed because it was in the pool.
             !stays || engine.check_peer(s.dst4, s.pool6).is_err()
         });
+    }
+
+    /// Takes events of exactly these kinds from now on.
+    pub fn want_events(&mut self, kinds: &[Kind]) {
+        self.events.want(kinds);
+    }
+
+    /// The oldest event that nobody has taken.
+    pub fn take_event(&mut self) -> Option<(Instant, Event)> {
+        self.events.take()
+    }
+
+    /// Events that were lost, by kind.
+    pub const fn lost_events(&self) -> [u64; super::event::KINDS] {
+        self.events.lost()
+    }
+
+    /// Ports that rest before anybody gets them again.
+    pub fn resting_ports(&self) -> usize {
+        self.leases.resting()
+    }
+
+    /// Leased blocks.
+    pub const fn blocks(&self) -> u32 {
+        self.leases.len()
     }
 
     /// The settings in force.
@@ -223,7 +279,12 @@ impl Engine {
 
     /// Bytes of all tables.
     pub const fn table_bytes(&self) -> usize {
-        self.sessions.bytes() + self.bib.bytes() + self.subscribers.bytes() + self.leases.bytes()
+        self.sessions.bytes()
+            + self.bib.bytes()
+            + self.subscribers.bytes()
+            + self.leases.bytes()
+            + self.accounts.bytes()
+            + self.unanswered.bytes()
     }
 
     /// RFC 6146 §3.5: everything after the owner is known.
@@ -386,12 +447,15 @@ impl Engine {
         let Some(lifetime) = self.lifetime(lifetime) else { return Err(DropReason::NoSession) };
         session.deadline = wheel::deadline(now, lifetime);
         let (bib, peer, protocol) = (session.bib, session.dst4, session.protocol);
+        self.admit(now, bib, session.waits)?;
         if let Some(permissions) = &mut self.permissions
             && !permissions.add(bib, peer)
         {
+            self.not_made(bib);
             return Err(DropReason::TableFull);
         }
         let Some(slot) = self.sessions.insert(session) else {
+            self.not_made(bib);
             if let Some(permissions) = &mut self.permissions {
                 permissions.remove(bib, peer);
             }
@@ -402,20 +466,8 @@ impl Engine {
         }
         self.counts[protocol as usize] += 1;
         self.wheel.add(&mut self.sessions, slot);
+        self.session_made(now, slot);
         Ok(slot)
-    }
-
-    /// Forgets binding `slot` when no session uses it; its port, block and subscriber go with it.
-    pub(super) fn drop_binding_if_unused(&mut self, slot: u32) {
-        if self.bib.get(slot).is_some_and(|b| b.sessions > 0) {
-            return;
-        }
-        let Some(Binding { lease, subscriber, .. }) = self.bib.remove(slot) else { return };
-        if let Some(owner) = self.subscribers.get_mut(subscriber) {
-            owner.bindings -= 1;
-            self.leases.give_back(lease, &mut owner.leases);
-        }
-        self.subscribers.remove_if_idle(subscriber);
     }
 
     /// What RFC 6146 says about a session, already out of the wheel, whose lifetime is over. True when it is gone.
@@ -452,6 +504,7 @@ impl Engine {
     fn remove_session(&mut self, slot: u32) {
         let Some(session) = self.sessions.remove(slot) else { return };
         self.counts[session.protocol as usize] -= 1;
+        self.session_gone(slot, &session);
         if let Some(permissions) = &mut self.permissions {
             permissions.remove(session.bib, session.dst4);
         }

@@ -3,7 +3,7 @@
 
 use super::engine::{Engine, Sink, Step};
 use super::outbound::sent;
-use super::session::{Key4, Session};
+use super::session::{Key4, Session, Waits};
 use super::settings::{Filter, Protocol};
 use super::tcp::{self, Lifetime, Side, State};
 use crate::addr::is_illegal_source4;
@@ -96,11 +96,15 @@ impl Engine {
     #[inline]
     fn refresh4(&mut self, now: Instant, slot: u32, flags: TcpFlags) {
         let Some(session) = self.sessions.get(slot) else { return };
+        let is_answer = session.waits == Waits::V4;
         let (state, lifetime) = match session.protocol {
             Protocol::Tcp => tcp::segment(session.state, Side::V4, flags),
             Protocol::Udp => (State::Active, Lifetime::Udp),
             Protocol::Icmp => (State::Active, Lifetime::Icmp),
         };
+        if is_answer {
+            self.answered(slot);
+        }
         self.update(now, slot, state, lifetime);
     }
 
@@ -149,7 +153,7 @@ impl Engine {
             dst4: key.dst4,
             peer_port: key.peer_port,
         };
-        let session = Session::new(key.protocol, binding.pool6, &flow, state, bib);
+        let session = Session::new(key.protocol, binding.pool6, &flow, state, Waits::V6, bib);
         Ok(self.add_session(now, session, lifetime)?)
     }
 }

@@ -5,16 +5,23 @@
 //! translation (`xlat`), hairpinning (back into `inbound`). Time and randomness are arguments; there is no
 //! clock, socket or thread in here.
 
+mod admit;
 pub mod bib;
+mod binding;
 pub mod engine;
 mod errors;
+pub mod event;
 pub mod ident;
 mod inbound;
 pub mod index;
+pub mod journal;
 pub mod lease;
 mod outbound;
 mod permission;
+pub mod permute;
+pub mod policy;
 pub mod pool4;
+pub mod quota;
 pub mod reassembly;
 mod rows;
 pub mod session;
@@ -23,4 +30,5 @@ pub mod slab;
 pub mod steer;
 pub mod subscriber;
 pub mod tcp;
+mod unanswered;
 pub mod wheel;

@@ -1,10 +1,8 @@
 //! Packets from IPv6 (RFC 6146 §3.5.1–3.5.3, from the inside): find or make binding and session, translate, and
 //! turn round what is meant for another client (§3.8).
 
-use super::bib::Binding;
 use super::engine::{Engine, Sink, Step};
-use super::lease::{NoPort, Request};
-use super::session::{Key6, Session};
+use super::session::{Key6, Session, Waits};
 use super::settings::Protocol;
 use super::tcp::{self, Lifetime, Side, State};
 use crate::addr::is_illegal_source6;
@@ -137,11 +135,15 @@ impl Engine {
     #[inline]
     fn refresh6(&mut self, now: Instant, slot: u32, flags: TcpFlags) {
         let Some(session) = self.sessions.get(slot) else { return };
+        let is_answer = session.waits == Waits::V6;
         let (state, lifetime) = match session.protocol {
             Protocol::Tcp => tcp::segment(session.state, Side::V6, flags),
             Protocol::Udp => (State::Active, Lifetime::Udp),
             Protocol::Icmp => (State::Active, Lifetime::Icmp),
         };
+        if is_answer {
+            self.answered(slot);
+        }
         self.update(now, slot, state, lifetime);
     }
 
@@ -179,7 +181,7 @@ impl Engine {
         };
         let bib = match self.bib.find6(key.protocol, key.src6, key.port6) {
             Some(bib) => bib,
-            None => self.new_binding(key)?,
+            None => self.new_binding(now, key)?,
         };
         let Some(binding) = self.bib.get(bib) else { return Err(DropReason::NoBib.into()) };
         let flow = FlowPair {
@@ -192,60 +194,10 @@ impl Engine {
             dst4: key.dst4,
             peer_port: key.peer_port,
         };
-        let session = Session::new(key.protocol, key.pool6, &flow, state, bib);
+        let session = Session::new(key.protocol, key.pool6, &flow, state, Waits::V4, bib);
         self.add_session(now, session, lifetime).map_err(|reason| {
             self.drop_binding_if_unused(bib);
             reason.with(Notice::Unreachable)
-        })
-    }
-
-    /// RFC 6146 §3.5.1.1, §3.5.2.3, §3.5.3: a port of the client's own blocks.
-    fn new_binding(&mut self, key: &Key6) -> Result<u32, Refusal> {
-        let full = || DropReason::TableFull.with(Notice::Unreachable);
-        let prefix = self.steering.subscriber(key.src6);
-        let Some(subscriber) = self.subscribers.find_or_insert(prefix) else { return Err(full()) };
-        let Some(owner) = self.subscribers.get_mut(subscriber) else { return Err(full()) };
-        let request = Request {
-            subscriber: prefix,
-            shard: self.steering.shard(prefix),
-            client: key.src6.to_bits(),
-            port: key.port6,
-            protocol: key.protocol,
-        };
-        let lease = match self.leases.take(&request, &mut owner.leases, &self.pool, &self.settings.key) {
-            Ok(lease) => lease,
-            Err(no_port) => {
-                self.subscribers.remove_if_idle(subscriber);
-                // the IPv6 twin of "host unreachable".
-                return Err(match no_port {
-                    NoPort::Exhausted => DropReason::PortsExhausted.with(Notice::Unreachable),
-                    NoPort::TableFull => full(),
-                });
-            }
-        };
-        owner.bindings += 1;
-        let (src4, port4) = match self.leases.transport(&lease) {
-            Some(transport) => transport,
-            None => (std::net::Ipv4Addr::UNSPECIFIED, 0),
-        };
-        let binding = Binding {
-            src6: key.src6,
-            port6: key.port6,
-            port4,
-            src4,
-            protocol: key.protocol,
-            pool6: key.pool6,
-            sessions: 0,
-            subscriber,
-            lease,
-        };
-        self.bib.insert(binding).map_err(|binding| {
-            if let Some(owner) = self.subscribers.get_mut(subscriber) {
-                owner.bindings -= 1;
-                self.leases.give_back(binding.lease, &mut owner.leases);
-            }
-            self.subscribers.remove_if_idle(subscriber);
-            full()
         })
     }
 }

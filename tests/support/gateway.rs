@@ -11,6 +11,7 @@ use sampan::daemon::ring::Exchange;
 use sampan::daemon::worker::{Requests, Worker};
 use sampan::io::mem::MemDevice;
 use sampan::nat64::engine::{Engine, Place};
+use sampan::nat64::policy::{Assignment, PortPolicy, Quotas};
 use sampan::nat64::pool4::Pool;
 use sampan::nat64::settings::{
     BibRow, Change, Filtering, Hops, Key, Limits, Mtu, Pool4, Pool4Range, RowFilter, SessionRow, Settings,
@@ -29,9 +30,13 @@ pub fn settings() -> Settings {
     Settings {
         pool6: vec!["2001:db8:64::/96".parse().unwrap()],
         pool4: Pool4 {
-            ranges: vec![Pool4Range { prefix: "198.51.100.0/30".parse().unwrap(), ports: 1024..=65535 }],
+            ranges: vec![Pool4Range::new("198.51.100.0/30".parse().unwrap(), 1024..=65535)],
             block_size: 64,
+            assignment: Assignment::Dynamic,
         },
+        // Most tests want to see at once what comes free; those about resting say so.
+        ports: PortPolicy { hold_down: Duration::ZERO, block_idle: Duration::ZERO, ..PortPolicy::default() },
+        quotas: Quotas::default(),
         subscriber_len: 128,
         key: Key(*b"not so secret..."),
         filtering: Filtering::default(),
@@ -74,7 +79,7 @@ impl Gateway {
     pub fn new(settings: Settings, workers: u16) -> Self {
         let now = Instant::from_secs(1000);
         let steering = Steering::new(settings.key, settings.subscriber_len, workers);
-        let pool = Arc::new(Pool::new(&settings.pool4, &settings.key, None));
+        let pool = Arc::new(Pool::new(&settings, None));
         let exchange = Arc::new(Exchange::new(vec![None; usize::from(workers)]));
         let counters: Vec<_> = (0..workers).map(|_| Arc::new(Counters::default())).collect();
         let requests: Vec<_> = (0..workers).map(|_| Arc::new(Requests::default())).collect();
@@ -285,7 +290,7 @@ impl Gateway {
     pub fn change(&mut self, change: Change) {
         if let Change::Pool4(ranges) = &change {
             self.settings.pool4.ranges.clone_from(ranges);
-            self.pool = Arc::new(Pool::new(&self.settings.pool4, &self.settings.key, Some(&self.pool)));
+            self.pool = Arc::new(Pool::new(&self.settings, Some(&self.pool)));
         }
         for requests in &self.requests {
             let (change, pool) = (change.clone(), self.pool.clone());

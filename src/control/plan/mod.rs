@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use super::config::{self, At, Level, Reader};
 use super::problem::{Fault, Places, Problem, Problems};
 use crate::addr::{Prefix4, PrefixAny};
+use crate::nat64::policy::{Assignment, PortPolicy, Quotas};
 use crate::nat64::settings::{
     Filtering, Fragments, Hops, Key, Limits, Mtu, Pool4, Pool4Range, Settings, Timers, Unit,
 };
@@ -61,6 +62,14 @@ pub struct Nat64Plan {
     pub pool4: Vec<Pool4Plan>,
     /// Ports in one block.
     pub block_size: u16,
+    /// How blocks come to subscribers.
+    pub assignment: Assignment,
+    /// Journal of the leased blocks.
+    pub journal: PathBuf,
+    /// How ports are chosen and given back.
+    pub ports: PortPolicy,
+    /// Who may have how much.
+    pub quotas: Quotas,
     /// Prefix length that is one subscriber.
     pub subscriber_len: u8,
     /// File with the secret of the keyed hashes; made when it is missing.
@@ -233,7 +242,9 @@ impl Nat64Plan {
     pub fn settings(&self, key: Key, mtu: Mtu, hops: Hops) -> Settings {
         Settings {
             pool6: self.pool6.clone(),
-            pool4: Pool4 { ranges: self.ranges(), block_size: self.block_size },
+            pool4: Pool4 { ranges: self.ranges(), block_size: self.block_size, assignment: self.assignment },
+            ports: self.ports,
+            quotas: self.quotas,
             subscriber_len: self.subscriber_len,
             key,
             filtering: self.filtering,
@@ -252,6 +263,11 @@ impl Nat64Plan {
     /// The ranges of the pool.
     pub fn ranges(&self) -> Vec<Pool4Range> {
         self.pool4.iter().map(|pool| pool.range.clone()).collect()
+    }
+
+    /// Ports in one block of a range.
+    pub fn block_size_of(&self, pool: &Pool4Plan) -> u16 {
+        pool.range.block_size.unwrap_or(self.block_size)
     }
 
     /// The non-global destinations that may be reached.

@@ -7,6 +7,9 @@ use super::{Allowed, MAX_WORKERS, MtuPlan, Nat64Plan, Pool4Mode, Pool4Plan, abso
 use crate::addr::{Prefix4, Prefix6, is_illegal_source6, is_non_global};
 use crate::control::config::{self, At, Mode};
 use crate::control::problem::{Fault, Problems};
+use crate::nat64::permute::Declared;
+use crate::nat64::policy::{Assignment, HOLD_DOWN, PortPolicy, Quota, Quotas};
+use crate::nat64::pool4::span;
 use crate::nat64::settings::{
     Filter, Filtering, ICMP_DEFAULT, IPV6_MIN_MTU, Limits, Pool4Range, TCP_EST, TCP_INCOMING_SYN, TCP_TRANS,
     Timers, UDP_MIN, Unit,
@@ -40,7 +43,25 @@ pub(super) fn build(
     if let Some(workers) = workers {
         enough_blocks(&pool4, block_size, workers, problems);
     }
+    let assignment = section.block_assignment.as_ref().map(|at| at.value).unwrap_or_default();
+    pools_of_units(&pool4, &units, problems);
+    let limits = limits(section, problems);
+    let reserved: u64 = units.iter().map(|unit| u64::from(unit.reserve)).sum();
+    if reserved >= limits.sessions.into() {
+        problems.error("unit", Fault::ReserveTooLarge { reserved, sessions: limits.sessions });
+    }
+    if assignment == Assignment::Permuted {
+        enough_for_all(section, &pool4, block_size, &units, subscriber, problems);
+    }
     Nat64Plan {
+        assignment,
+        journal: absolute(section.journal.as_ref(), "/var/lib/sampan/blocks", problems),
+        ports: ports(section, problems),
+        quotas: Quotas {
+            subscriber: quota(section.quota.as_ref(), problems),
+            network: quota(section.network_quota.as_ref(), problems),
+            eviction: section.when_full.as_ref().map(|at| at.value).unwrap_or_default(),
+        },
         allow: allow(section.allow.as_ref(), &pool6, problems),
         block_size,
         subscriber_len: subscriber,
@@ -48,7 +69,7 @@ pub(super) fn build(
         workers,
         filtering: filtering(section),
         timers: timers(section, problems),
-        limits: limits(section, problems),
+        limits,
         mtu: mtu(&section.mtu6, &section.mtu4, &section.lowest_ipv6_mtu, problems),
         mss_clamp: section.mss_clamp.as_ref().is_none_or(|at| at.value),
         icmp6_source: icmp6_source(section.icmp6_source.as_ref(), &pool6, problems),
@@ -86,14 +107,100 @@ pub(super) fn pref64(at: &At<Pref64>, problems: &mut Problems) {
 }
 
 fn block_size(section: &config::Nat64, problems: &mut Problems) -> u16 {
-    let size = number(section.block_size.as_ref(), 512u16, 64..=4096, problems);
-    match &section.block_size {
+    size_of_blocks(section.block_size.as_ref(), 512, problems)
+}
+
+fn size_of_blocks(at: Option<&At<u64>>, usual: u16, problems: &mut Problems) -> u16 {
+    let size = number(at, usual, 64..=4096, problems);
+    match at {
         Some(at) if (64..=4096).contains(&at.value) && !at.value.is_power_of_two() => {
             problems.error(&at.path, Fault::NotPowerOfTwo { value: at.value });
         }
         _ => {}
     }
     size
+}
+
+fn ports(section: &config::Nat64, problems: &mut Problems) -> PortPolicy {
+    let usual = PortPolicy { max_blocks: 16, ..PortPolicy::default() };
+    let Some(at) = &section.ports else { return usual };
+    let section = &at.value;
+    let chosen = |at: &Option<At<bool>>, usual: bool| at.as_ref().map_or(usual, |at| at.value);
+    let hold_down = number(section.hold_down.as_ref(), HOLD_DOWN.as_secs(), 0..=MAX_TIMER, problems);
+    if let Some(at) = section.hold_down.as_ref().filter(|at| at.value < HOLD_DOWN.as_secs()) {
+        let (usual, source) = (HOLD_DOWN.as_secs(), "RFC 6888 REQ-8".to_owned());
+        problems.warning(&at.path, Fault::TimerShort { value: at.value, usual, source });
+    }
+    PortPolicy {
+        parity: chosen(&section.parity, usual.parity),
+        range: chosen(&section.range, usual.range),
+        preserve: chosen(&section.preserve, usual.preserve),
+        pairing: section.pairing.as_ref().map(|at| at.value).unwrap_or_default(),
+        hold_down: Duration::from_secs(hold_down),
+        hold_down_max: number(section.hold_down_max.as_ref(), usual.hold_down_max, 0..=16_777_216, problems),
+        block_idle: Duration::from_secs(number(
+            section.block_idle.as_ref(),
+            usual.block_idle.as_secs(),
+            0..=MAX_TIMER,
+            problems,
+        )),
+        max_blocks: number(section.max_blocks.as_ref(), usual.max_blocks, 0..=1_024, problems),
+        overflow_blocks: number(section.overflow_blocks.as_ref(), usual.overflow_blocks, 0..=1_024, problems),
+    }
+}
+
+fn quota(at: Option<&At<config::Quota>>, problems: &mut Problems) -> Quota {
+    let Some(at) = at else { return Quota::default() };
+    let config::Quota { ports, sessions, unanswered, new_per_second } = &at.value;
+    quota_of([ports, sessions, unanswered, new_per_second], problems)
+}
+
+fn quota_of(keys: [&Option<At<u64>>; 4], problems: &mut Problems) -> Quota {
+    let [ports, sessions, unanswered, new_per_second] =
+        keys.map(|at| number(at.as_ref(), 0u32, 0..=16_777_216, problems));
+    Quota { ports, sessions, unanswered, new_per_second }
+}
+
+/// Every unit's pool must be there, and a pool that no unit names serves nobody.
+fn pools_of_units(pool4: &[Pool4Plan], units: &[Unit], problems: &mut Problems) {
+    for (i, unit) in units.iter().enumerate() {
+        let Some(name) = &unit.pool else { continue };
+        if !pool4.iter().any(|pool| pool.range.pool.as_ref() == Some(name)) {
+            problems.error(&format!("unit[{i}].pool"), Fault::UnknownPool { value: shown(name, 60) });
+        }
+    }
+    for (i, pool) in pool4.iter().enumerate() {
+        let Some(name) = &pool.range.pool else { continue };
+        if !units.iter().any(|unit| unit.pool.as_ref() == Some(name)) {
+            problems.warning(&format!("nat64.pool4[{i}].name"), Fault::UnusedPool { value: shown(name, 60) });
+        }
+    }
+}
+
+/// `permuted` needs a block for every subscriber that can be.
+fn enough_for_all(
+    section: &config::Nat64,
+    pool4: &[Pool4Plan],
+    block_size: u16,
+    units: &[Unit],
+    subscriber: u8,
+    problems: &mut Problems,
+) {
+    let path = section.block_assignment.as_ref().map_or("nat64.block-assignment", |at| at.path.as_str());
+    if units.is_empty() {
+        problems.error(path, Fault::NobodyDeclared);
+    }
+    let mut names: Vec<_> = units.iter().map(|unit| &unit.pool).collect();
+    names.sort_unstable();
+    names.dedup();
+    for name in names {
+        let declared = Declared::new(units.iter().filter(|unit| unit.pool == *name), subscriber).count();
+        let pools = pool4.iter().filter(|pool| pool.range.pool == *name);
+        let blocks: u64 = pools.map(|pool| blocks(pool, block_size)).sum();
+        if declared > u128::from(blocks) {
+            problems.error(path, Fault::TooManyDeclared { declared, blocks });
+        }
+    }
 }
 
 fn pool4(
@@ -108,7 +215,10 @@ fn pool4(
     let mut seen: Vec<&At<Prefix4>> = Vec::new();
     for pool in &list.value {
         let mode = pool4_mode(pool, tun_name, problems);
-        let ports = pool4_ports(pool, block_size, problems);
+        let own_size =
+            pool.value.block_size.as_ref().map(|at| size_of_blocks(Some(at), block_size, problems));
+        let ports = pool4_ports(pool, own_size.unwrap_or(block_size), problems);
+        let name = pool.value.name.as_ref().map(|at| checked_name(at, problems));
         let Some(at) = &pool.value.prefix else { continue };
         let prefix = at.value;
         if !is_unicast4(prefix) {
@@ -119,7 +229,7 @@ fn pool4(
             problems.error(&at.path, Fault::Overlap { value: prefix.to_string(), other, at: at_path });
         }
         seen.push(at);
-        plans.push(Pool4Plan { range: Pool4Range { prefix, ports }, mode });
+        plans.push(Pool4Plan { range: Pool4Range { prefix, ports, block_size: own_size, pool: name }, mode });
     }
     let addresses = plans.iter().map(|pool| pool.range.prefix.size()).sum();
     if addresses > MAX_POOL_ADDRESSES {
@@ -156,12 +266,13 @@ fn pool4_ports(pool: &At<config::Pool4>, block: u16, problems: &mut Problems) ->
     let Some(at) = &pool.value.ports else { return 1024..=65_535 };
     let (low, high) = (*at.value.start(), *at.value.end());
     let ports = (u32::from(high) + 1).saturating_sub(low.into());
-    let left = ports.checked_rem(block.into()).unwrap_or(0);
+    let (_, blocks) = span(&at.value, block);
+    let left = ports.saturating_sub(u32::from(blocks) * u32::from(block));
     if low > high {
         problems.error(&at.path, Fault::PortsReversed { low, high });
     } else if low == 0 {
         problems.error(&at.path, Fault::PortZero);
-    } else if ports < block.into() {
+    } else if blocks == 0 {
         problems.error(&at.path, Fault::PortsBelowBlock { ports, block });
     } else if left != 0 {
         problems.warning(&at.path, Fault::PortsLeftOver { left, block });
@@ -169,13 +280,14 @@ fn pool4_ports(pool: &At<config::Pool4>, block: u16, problems: &mut Problems) ->
     at.value.clone()
 }
 
+/// How many whole blocks a range has.
+fn blocks(pool: &Pool4Plan, block_size: u16) -> u64 {
+    let size = pool.range.block_size.unwrap_or(block_size);
+    pool.range.prefix.size() * u64::from(span(&pool.range.ports, size).1)
+}
+
 fn enough_blocks(pool4: &[Pool4Plan], block_size: u16, workers: u16, problems: &mut Problems) {
-    let blocks = |pool: &Pool4Plan| {
-        let ports =
-            (u64::from(*pool.range.ports.end()) + 1).saturating_sub((*pool.range.ports.start()).into());
-        pool.range.prefix.size() * (ports.checked_div(block_size.into()).unwrap_or(0))
-    };
-    let blocks: u64 = pool4.iter().map(blocks).sum();
+    let blocks: u64 = pool4.iter().map(|pool| blocks(pool, block_size)).sum();
     if blocks < workers.into() && !problems.any_error() {
         problems.error("nat64.pool4", Fault::PoolTooSmall { blocks, workers });
     }
@@ -203,7 +315,18 @@ pub(super) fn units(
             unit_prefix(at, &seen, pool6, subscriber, problems);
             seen.push(at);
         }
-        plans.push(Unit { name, prefixes: prefixes.value.iter().map(|at| at.value).collect() });
+        let config::Unit { pool, max_blocks, quota, .. } = &unit.value;
+        let limits = quota.as_ref().map(|at| &at.value);
+        plans.push(Unit {
+            name,
+            prefixes: prefixes.value.iter().map(|at| at.value).collect(),
+            pool: pool.as_ref().map(|at| checked_name(at, problems)),
+            max_blocks: max_blocks.as_ref().map(|at| number(Some(at), 0, 0..=1_024, problems)),
+            quota: limits
+                .map(|q| quota_of([&q.ports, &q.sessions, &q.unanswered, &q.new_per_second], problems))
+                .unwrap_or_default(),
+            reserve: number(limits.and_then(|q| q.reserve.as_ref()), 0u32, 0..=16_777_216, problems),
+        });
     }
     plans
 }
