@@ -181,7 +181,7 @@ fn nat64_restarts(was: &Nat64Plan, is: &Nat64Plan) -> Vec<String> {
         ("nat64.subscriber", was.subscriber_len != is.subscriber_len),
         ("nat64.block-size", was.block_size != is.block_size),
         ("nat64.block-assignment", was.assignment != is.assignment),
-        ("nat64.journal", was.journal != is.journal),
+        ("nat64.journal", was.journal != is.journal && was.key_file == is.key_file),
         ("nat64.ports.hold-down-max", was.ports.hold_down_max != is.ports.hold_down_max),
         ("nat64.key-file", was.key_file != is.key_file),
         ("nat64.workers", was.workers != is.workers),

@@ -270,7 +270,7 @@ faults! {
                 => "declare [[unit]] with their prefixes, or use \"dynamic\""
             vi "khối hoán vị thuộc về thuê bao do các đơn vị khai báo, mà chưa có đơn vị nào"
                 => "khai báo [[unit]] cùng prefix của chúng, hoặc dùng \"dynamic\"";
-        TooManyDeclared { declared: u128, blocks: u64 }
+        TooManyDeclared { declared: u64, blocks: u64 }
             en "the units declare {declared} subscribers for {blocks} blocks"
                 => "use a shorter nat64.subscriber prefix, smaller blocks or a larger pool4, or \"dynamic\""
             vi "các đơn vị khai báo {declared} thuê bao cho {blocks} khối"

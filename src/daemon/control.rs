@@ -1,6 +1,7 @@
 //! The running gateway as the admin socket sees it: asks the workers, adds up, reloads.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant as Clock};
@@ -19,7 +20,7 @@ use crate::control::admin::{
 };
 use crate::control::diff::{self, Change};
 use crate::control::plan::host::HostFacts;
-use crate::control::plan::{Nat64Plan, Plan, TranslatorPlan};
+use crate::control::plan::{Nat64Plan, Plan, Pool4Mode, Pool4Plan, TranslatorPlan};
 use crate::control::problem::{Fault, Problem};
 use crate::io::dns_net;
 use crate::io::netlink::{Netlink, Wanted};
@@ -27,6 +28,7 @@ use crate::nat64::engine::Engine;
 use crate::nat64::pool4::Pool;
 use crate::nat64::settings::{self, BibRow, Hops, Key, Mtu, RowFilter, SessionRow};
 use crate::siit::{self, Siit};
+use crate::text::Lang;
 use crate::time::Instant;
 use crate::verdict::DropReason;
 
@@ -72,6 +74,8 @@ pub struct Control {
     pub running: Mutex<Running>,
     /// Where the configuration is.
     pub config: PathBuf,
+    /// Whether the block journal is written as it should, if there is one.
+    pub journal_healthy: Option<Arc<AtomicBool>>,
     /// Secret of the pool, if there is one.
     pub key: Option<Key>,
     /// Index of the TUN.
@@ -92,23 +96,43 @@ pub struct Running {
     pub plan: Plan,
     /// The pool of all workers, in stateful mode.
     pub pool: Option<Arc<Pool>>,
+    /// Ranges that the plan has no more, while flows of theirs go on.
+    pub kept: Vec<Pool4Plan>,
+}
+
+/// Between two looks at ranges that are kept.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Takes the routes of ranges away whose last flow has ended. Never ends by itself.
+pub async fn tidy_routes(control: Arc<Control>) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let control = control.clone();
+        let tidied = tokio::task::spawn_blocking(move || control.drop_drained()).await;
+        if let Ok(Err(problem)) = tidied {
+            tracing::error!("routes of drained pool addresses: {}", problem.view(Lang::En).message);
+        }
+    }
 }
 
 /// What a plan wants from the kernel.
 pub fn wanted(plan: &Plan) -> Wanted {
-    use crate::control::plan::Pool4Mode;
+    wanted_with(plan, &[])
+}
+
+/// The same, with ranges that are kept.
+fn wanted_with(plan: &Plan, kept: &[Pool4Plan]) -> Wanted {
     let nat64 = match &plan.translator {
         TranslatorPlan::Nat64(nat64) => nat64,
         TranslatorPlan::Siit(siit) => {
             return Wanted { pool6: siit.routed6(), pool4: siit.routed4(), proxy: Vec::new() };
         }
     };
+    let pool4 = || nat64.pool4.iter().chain(kept);
     Wanted {
         pool6: nat64.pool6.iter().map(|p| p.prefix()).collect(),
-        pool4: nat64.pool4.iter().map(|p| p.range.prefix).collect(),
-        proxy: nat64
-            .pool4
-            .iter()
+        pool4: pool4().map(|p| p.range.prefix).collect(),
+        proxy: pool4()
             .filter_map(|p| match &p.mode {
                 Pool4Mode::Routed => None,
                 Pool4Mode::OnLink { interface } => Some((p.range.prefix, interface.clone())),
@@ -156,11 +180,6 @@ impl Control {
         requests.push(request).ok()?;
         self.exchange.wake(worker as u16);
         answered.recv_timeout(PATIENCE).ok()
-    }
-
-    /// The plan that runs.
-    pub fn plan(&self) -> Plan {
-        self.running().plan.clone()
     }
 
     fn running(&self) -> std::sync::MutexGuard<'_, Running> {
@@ -229,10 +248,34 @@ impl Control {
             }
         }
         if let Some(pool) = pool {
-            self.route(&running.plan, plan)?;
-            running.pool = Some(pool);
+            let was = running.plan.nat64().map(|nat64| nat64.pool4.clone()).unwrap_or_default();
+            let gone = was.into_iter().chain(running.kept.iter().cloned()).filter(|old| {
+                let is_there = |new: &Nat64Plan| new.pool4.iter().any(|p| p.range.prefix == old.range.prefix);
+                !plan.nat64().is_some_and(is_there) && is_draining(&pool, old)
+            });
+            let kept: Vec<_> = gone.collect();
+            self.route(&wanted_with(&running.plan, &running.kept), &wanted_with(plan, &kept))?;
+            (running.pool, running.kept) = (Some(pool), kept);
         }
         Ok(())
+    }
+
+    /// Takes the routes of kept ranges away that have no flow any more.
+    fn drop_drained(&self) -> Result<(), Problem> {
+        let mut running = self.running();
+        let Some(pool) = running.pool.clone().filter(|_| !running.kept.is_empty()) else { return Ok(()) };
+        let kept: Vec<_> = running.kept.iter().filter(|range| is_draining(&pool, range)).cloned().collect();
+        if kept.len() < running.kept.len() {
+            self.route(&wanted_with(&running.plan, &running.kept), &wanted_with(&running.plan, &kept))?;
+            running.kept = kept;
+        }
+        Ok(())
+    }
+
+    /// What the gateway wants from the kernel now.
+    pub fn wanted(&self) -> Wanted {
+        let running = self.running();
+        wanted_with(&running.plan, &running.kept)
     }
 
     fn apply_siit(
@@ -247,13 +290,12 @@ impl Control {
                 return Err(no_answer(worker));
             }
         }
-        self.route(&running.plan, plan)
+        self.route(&wanted(&running.plan), &wanted(plan))
     }
 
-    /// Goes from the routes of one plan to those of another.
-    fn route(&self, before: &Plan, after: &Plan) -> Result<(), Problem> {
-        let (before, after) = (wanted(before), wanted(after));
-        let routed = self.netlink.apply(self.tun, &after, &before);
+    /// Goes from some routes to others.
+    fn route(&self, before: &Wanted, after: &Wanted) -> Result<(), Problem> {
+        let routed = self.netlink.apply(self.tun, after, before);
         self.runtime
             .block_on(routed)
             .map_err(|e| Problem::of_file(Fault::NotApplied { reason: e.to_string() }))
@@ -295,6 +337,10 @@ struct Tables {
     sessions: ByProtocol,
     bib: ByProtocol,
     subscribers: u64,
+}
+
+fn is_draining(pool: &Pool, range: &Pool4Plan) -> bool {
+    pool.draining().any(|addr| range.range.prefix.contains(addr))
 }
 
 fn by_protocol([tcp, udp, icmp]: [u32; 3]) -> ByProtocol {
@@ -361,6 +407,13 @@ impl Backend for Control {
             }
             status.workers.push(row);
         }
+        let journal_fails = self.journal_healthy.as_ref().is_some_and(|h| !h.load(Ordering::Relaxed));
+        if journal_fails && status.health.state == HealthState::Ok {
+            status.health = Health {
+                state: HealthState::Degraded,
+                reasons: vec!["the block journal cannot be written".into()],
+            };
+        }
         status
     }
 
@@ -419,7 +472,6 @@ impl Backend for Control {
 }
 
 fn nat64_status(plan: &Nat64Plan, pool: Option<&Pool>, status: &mut Status) {
-    use crate::control::plan::Pool4Mode;
     status.pool6 = plan.pool6.iter().map(ToString::to_string).collect();
     status.sessions_limit = plan.limits.sessions.into();
     status.subscribers_limit = plan.limits.subscribers.into();

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::bib::Bib;
-use super::event::{Event, Events, Kind};
+use super::bucket::Bucket;
+use super::event::{Events, Kind, Stream};
 use super::ident::Idents;
 use super::lease::Leases;
 use super::permission::Permissions;
@@ -18,8 +19,9 @@ use super::steer::Steering;
 use super::subscriber::Subscribers;
 use super::tcp::{self, Lifetime, State};
 use super::unanswered::Unanswered;
+use super::units::Units;
 use super::wheel::{self, Wheel};
-use crate::addr::{Prefix6, is_illegal_source4, is_illegal_source6, is_non_global};
+use crate::addr::{is_illegal_source4, is_illegal_source6, is_non_global};
 use crate::time::Instant;
 use crate::verdict::{DropReason, Sent, Settled, Verdict};
 use crate::wire::ipv4::View4;
@@ -119,7 +121,8 @@ impl Engine {
             worker: place.worker,
             steering: place.steering,
             sessions: Sessions::new(share, seed ^ 1),
-            bib: Bib::new(share, seed ^ 2),
+            // One more: a new binding is there before the session whose place it may take.
+            bib: Bib::new(share.saturating_add(1), seed ^ 2),
             subscribers: Subscribers::new(subscribers, seed ^ 3),
             leases: Leases::new(leases, place.pool.largest_block(), subscribers, resting),
             // Each subscriber has two accounts at most.
@@ -175,6 +178,7 @@ impl Engine {
     /// Ends sessions and waiting fragments whose time is over. Looks at no more than `budget` sessions; false when it
     /// ran out.
     pub fn expire(&mut self, now: Instant, budget: u32, sink: &mut impl Sink) -> bool {
+        self.leases.set_now(now);
         while let Some(held) = self.reassembly.expire(now) {
             sink.settle(held, Settled::Dropped(DropReason::FragmentTimeout));
         }
@@ -232,14 +236,9 @@ impl Engine {
         self.events.want(kinds);
     }
 
-    /// The oldest event that nobody has taken.
-    pub fn take_event(&mut self) -> Option<(Instant, Event)> {
-        self.events.take()
-    }
-
-    /// Events that were lost, by kind.
-    pub const fn lost_events(&self) -> [u64; super::event::KINDS] {
-        self.events.lost()
+    /// Where its events can be read.
+    pub fn events(&self) -> Arc<Stream> {
+        self.events.stream()
     }
 
     /// Ports that rest before anybody gets them again.
@@ -274,7 +273,7 @@ impl Engine {
 
     /// Errors of our own that the rate limit kept back.
     pub const fn suppressed_notices(&self) -> u64 {
-        self.notices.refused
+        self.notices.refused()
     }
 
     /// Bytes of all tables.
@@ -555,64 +554,4 @@ const MIN_LEASES: u32 = 4096;
 
 fn filters_by_address(filtering: &Filtering) -> bool {
     Protocol::ALL.iter().any(|p| filtering.of(*p) == Filter::AddressDependent)
-}
-
-/// Which unit an address belongs to: prefixes of units do not overlap, so they can be sorted.
-pub(super) struct Units {
-    prefixes: Vec<(Prefix6, usize)>,
-}
-
-impl Units {
-    fn new(settings: &Settings) -> Self {
-        let units = settings.units.iter().enumerate();
-        let mut prefixes: Vec<_> = units.flat_map(|(i, u)| u.prefixes.iter().map(move |p| (*p, i))).collect();
-        prefixes.sort_unstable();
-        Self { prefixes }
-    }
-
-    /// Number of the unit of `addr`.
-    pub(super) fn of(&self, addr: std::net::Ipv6Addr) -> Option<usize> {
-        let at = self.prefixes.partition_point(|(p, _)| p.addr() <= addr);
-        let (prefix, unit) = self.prefixes.get(at.checked_sub(1)?)?;
-        prefix.contains(addr).then_some(*unit)
-    }
-
-    /// Whether `addr` may use the gateway: without any unit, everybody who is routed here.
-    pub(super) fn serve(&self, addr: std::net::Ipv6Addr) -> bool {
-        self.prefixes.is_empty() || self.of(addr).is_some()
-    }
-}
-
-/// A token bucket that holds one second's worth.
-pub(crate) struct Bucket {
-    per_second: u64,
-    tokens: u64,
-    at: Instant,
-    refused: u64,
-}
-
-impl Bucket {
-    pub(crate) fn new(per_second: u32, now: Instant) -> Self {
-        Self { per_second: per_second.into(), tokens: per_second.into(), at: now, refused: 0 }
-    }
-
-    /// Errors that were kept back.
-    pub(crate) const fn refused(&self) -> u64 {
-        self.refused
-    }
-
-    pub(crate) fn take(&mut self, now: Instant) -> bool {
-        let nanos = now.since(self.at).as_nanos() as u64;
-        let new = nanos.saturating_mul(self.per_second) / 1_000_000_000;
-        if new > 0 {
-            self.tokens = (self.tokens.saturating_add(new)).min(self.per_second);
-            self.at = now;
-        }
-        if self.tokens == 0 {
-            self.refused += 1;
-            return false;
-        }
-        self.tokens -= 1;
-        true
-    }
 }

@@ -1,10 +1,13 @@
 //! What the engine tells the outside world beside packets: a stream of typed events in a bounded ring. Whoever does not
 //! fetch them in time loses some, which is counted by kind; nothing ever waits for a reader.
 
-use std::collections::VecDeque;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::engine::Bucket;
+use crossbeam_queue::ArrayQueue;
+
+use super::bucket::Bucket;
 use super::journal::Held;
 use super::settings::Protocol;
 use crate::time::Instant;
@@ -122,20 +125,38 @@ impl Event {
     }
 }
 
-/// The ring of one worker.
+/// The end of a worker's stream that a reader in another thread has.
+pub struct Stream {
+    ring: ArrayQueue<(Instant, Event)>,
+    lost: [AtomicU64; KINDS],
+}
+
+impl Stream {
+    /// The oldest event that nobody has taken.
+    pub fn take(&self) -> Option<(Instant, Event)> {
+        self.ring.pop()
+    }
+
+    /// Events that were wanted and found no room, by kind.
+    pub fn lost(&self) -> [u64; KINDS] {
+        std::array::from_fn(|i| self.lost[i].load(Ordering::Relaxed))
+    }
+}
+
+/// The end of the stream that the worker has.
 pub struct Events {
-    ring: VecDeque<(Instant, Event)>,
+    stream: Arc<Stream>,
     wanted: u8,
-    lost: [u64; KINDS],
     limits: Bucket,
 }
 
 impl Events {
-    /// A ring that takes what the operator must know: limits and pools.
+    /// A stream of what the operator must know: limits and pools.
     pub fn new(now: Instant) -> Self {
         let wanted = 1 << Kind::Limit as u8 | 1 << Kind::Pool as u8;
         let limits = Bucket::new(LIMITS_PER_SECOND, now);
-        Self { ring: VecDeque::with_capacity(RING), wanted, lost: [0; KINDS], limits }
+        let lost = [const { AtomicU64::new(0) }; KINDS];
+        Self { stream: Arc::new(Stream { ring: ArrayQueue::new(RING), lost }), wanted, limits }
     }
 
     /// Takes exactly these kinds from now on.
@@ -156,21 +177,14 @@ impl Events {
             return;
         }
         let too_many = kind as u8 == Kind::Limit as u8 && !self.limits.take(now);
-        if too_many || self.ring.len() == RING {
-            self.lost[kind as usize] += 1;
-            return;
+        if too_many || self.stream.ring.push((now, event)).is_err() {
+            self.stream.lost[kind as usize].fetch_add(1, Ordering::Relaxed);
         }
-        self.ring.push_back((now, event));
     }
 
-    /// The oldest event.
-    pub fn take(&mut self) -> Option<(Instant, Event)> {
-        self.ring.pop_front()
-    }
-
-    /// Events that were wanted and not stored, by kind.
-    pub const fn lost(&self) -> [u64; KINDS] {
-        self.lost
+    /// The reader's end.
+    pub fn stream(&self) -> Arc<Stream> {
+        self.stream.clone()
     }
 }
 
@@ -187,9 +201,9 @@ mod tests {
         for _ in 0..RING + 7 {
             events.push(Instant::ZERO, LOW);
         }
-        assert_eq!(events.lost(), [0, 0, 0, 0, 7]);
-        assert_eq!(events.take(), Some((Instant::ZERO, LOW)));
-        assert_eq!(std::iter::from_fn(|| events.take()).count(), RING - 1);
+        assert_eq!(events.stream.lost(), [0, 0, 0, 0, 7]);
+        assert_eq!(events.stream.take(), Some((Instant::ZERO, LOW)));
+        assert_eq!(std::iter::from_fn(|| events.stream.take()).count(), RING - 1);
     }
 
     #[test]
@@ -200,8 +214,8 @@ mod tests {
                 events.push(Instant::from_secs(second), HIT);
             }
         }
-        assert_eq!(std::iter::from_fn(|| events.take()).count(), 3 * LIMITS_PER_SECOND as usize);
-        assert_eq!(events.lost()[Kind::Limit as usize], 3 * (1000 - u64::from(LIMITS_PER_SECOND)));
+        assert_eq!(std::iter::from_fn(|| events.stream.take()).count(), 3 * LIMITS_PER_SECOND as usize);
+        assert_eq!(events.stream.lost()[Kind::Limit as usize], 3 * (1000 - u64::from(LIMITS_PER_SECOND)));
     }
 
     #[test]
@@ -209,6 +223,6 @@ mod tests {
         let mut events = Events::new(Instant::ZERO);
         events.want(&[Kind::Limit]);
         events.push(Instant::ZERO, LOW);
-        assert_eq!((events.take(), events.lost()), (None, [0; KINDS]));
+        assert_eq!((events.stream.take(), events.stream.lost()), (None, [0; KINDS]));
     }
 }

@@ -153,7 +153,8 @@ impl Engine {
             dst4: key.dst4,
             peer_port: key.peer_port,
         };
-        let session = Session::new(key.protocol, binding.pool6, &flow, state, Waits::V6, bib);
+        let mut session = Session::new(key.protocol, binding.pool6, &flow, state, bib);
+        session.waits = Waits::V6;
         Ok(self.add_session(now, session, lifetime)?)
     }
 }

@@ -275,7 +275,7 @@ impl Leases {
         Some(Taken { port: self.take_in(at, want)?, block: held })
     }
 
-    /// The address that the subscriber is paired with: that of its newest block that is not being taken away.
+    /// The address that the subscriber is paired with: that of its oldest block that is not being taken away.
     fn paired(&self, subscriber: u32) -> Option<&Arc<Address>> {
         let mut at = self.lists.get(subscriber as usize)?.head;
         while let Some(lease) = self.leases.get(at) {
@@ -300,27 +300,41 @@ impl Leases {
     }
 
     fn insert(&mut self, address: Arc<Address>, block: Block, owner: Owner, subscriber: u32) -> Option<u32> {
-        let head = match owner {
-            Owner::Subscriber(_) => self.lists.get(subscriber as usize)?.head,
-            Owner::Shard(shard) => *self.shared.get(usize::from(shard))?,
-        };
         let (used, stays_until, is_in_idle) = ([0; 3], self.now, false);
-        let lease = Lease { address, block, used, next: head, subscriber, owner, stays_until, is_in_idle };
+        let lease = Lease { address, block, used, next: NIL, subscriber, owner, stays_until, is_in_idle };
         match self.leases.insert(lease) {
             Ok(at) => {
-                match owner {
-                    Owner::Subscriber(_) => {
-                        let list = self.lists.get_mut(subscriber as usize)?;
-                        (list.head, list.blocks) = (at, list.blocks + 1);
-                    }
-                    Owner::Shard(shard) => *self.shared.get_mut(usize::from(shard))? = at,
-                }
+                self.append(at, owner, subscriber);
                 Some(at)
             }
             Err(Lease { address, block, owner, .. }) => {
                 give_up(&address, block, owner);
                 None
             }
+        }
+    }
+
+    /// Puts a lease at the end of its list: the oldest block is filled first, so that later ones come free again.
+    fn append(&mut self, at: u32, owner: Owner, subscriber: u32) {
+        let head = match owner {
+            Owner::Subscriber(_) => self.lists.get_mut(subscriber as usize).map(|list| {
+                list.blocks += 1;
+                &mut list.head
+            }),
+            Owner::Shard(shard) => self.shared.get_mut(usize::from(shard)),
+        };
+        let Some(head) = head else { return };
+        if *head == NIL {
+            *head = at;
+            return;
+        }
+        let mut last = *head;
+        while let Some(lease) = self.leases.get_mut(last) {
+            if lease.next == NIL {
+                lease.next = at;
+                return;
+            }
+            last = lease.next;
         }
     }
 

@@ -8,6 +8,7 @@
 mod admit;
 pub mod bib;
 mod binding;
+pub(crate) mod bucket;
 pub mod engine;
 mod errors;
 pub mod event;
@@ -31,4 +32,5 @@ pub mod steer;
 pub mod subscriber;
 pub mod tcp;
 mod unanswered;
+mod units;
 pub mod wheel;

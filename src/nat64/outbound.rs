@@ -194,7 +194,7 @@ impl Engine {
             dst4: key.dst4,
             peer_port: key.peer_port,
         };
-        let session = Session::new(key.protocol, key.pool6, &flow, state, Waits::V4, bib);
+        let session = Session::new(key.protocol, key.pool6, &flow, state, bib);
         self.add_session(now, session, lifetime).map_err(|reason| {
             self.drop_binding_if_unused(bib);
             reason.with(Notice::Unreachable)

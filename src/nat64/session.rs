@@ -102,8 +102,8 @@ pub struct Sessions {
 }
 
 impl Session {
-    /// A session of `flow` that is in no table yet.
-    pub fn new(protocol: Protocol, pool6: u8, flow: &FlowPair, state: State, waits: Waits, bib: u32) -> Self {
+    /// A session of `flow` that is in no table yet and waits for the peer's answer.
+    pub fn new(protocol: Protocol, pool6: u8, flow: &FlowPair, state: State, bib: u32) -> Self {
         Self {
             src6: flow.src6,
             src4: flow.src4,
@@ -114,7 +114,7 @@ impl Session {
             pool6,
             protocol,
             state,
-            waits,
+            waits: Waits::V4,
             delta: Delta::v6_to_v4(flow),
             bib,
             deadline: 0,

@@ -11,8 +11,10 @@ use sampan::daemon::ring::Exchange;
 use sampan::daemon::worker::{Requests, Worker};
 use sampan::io::mem::MemDevice;
 use sampan::nat64::engine::{Engine, Place};
+use sampan::nat64::event::Event;
 use sampan::nat64::policy::{Assignment, PortPolicy, Quotas};
 use sampan::nat64::pool4::Pool;
+use sampan::nat64::quota::Ledger;
 use sampan::nat64::settings::{
     BibRow, Change, Filtering, Hops, Key, Limits, Mtu, Pool4, Pool4Range, RowFilter, SessionRow, Settings,
     Timers,
@@ -68,6 +70,7 @@ pub struct Gateway {
     settings: Settings,
     steering: Steering,
     pool: Arc<Pool>,
+    ledger: Arc<Ledger>,
     pub now: Instant,
     fed: u64,
     came_out: u64,
@@ -80,6 +83,7 @@ impl Gateway {
         let now = Instant::from_secs(1000);
         let steering = Steering::new(settings.key, settings.subscriber_len, workers);
         let pool = Arc::new(Pool::new(&settings, None));
+        let ledger = Arc::new(Ledger::new(settings.limits.subscribers, workers));
         let exchange = Arc::new(Exchange::new(vec![None; usize::from(workers)]));
         let counters: Vec<_> = (0..workers).map(|_| Arc::new(Counters::default())).collect();
         let requests: Vec<_> = (0..workers).map(|_| Arc::new(Requests::default())).collect();
@@ -92,9 +96,11 @@ impl Gateway {
                     seed: 0x5eed + u64::from(worker),
                 };
                 let i = usize::from(worker);
+                let mut engine = Engine::new(settings.clone(), place, now);
+                engine.set_ledger(ledger.clone());
                 Worker::new(
                     worker,
-                    Engine::new(settings.clone(), place, now),
+                    engine,
                     MemDevice::default(),
                     exchange.clone(),
                     counters[i].clone(),
@@ -110,6 +116,7 @@ impl Gateway {
             settings,
             steering,
             pool,
+            ledger,
             now,
             fed,
             came_out,
@@ -284,6 +291,32 @@ impl Gateway {
             }
         }
         all
+    }
+
+    /// Has every engine do something, through its mailbox as the daemon does.
+    pub fn on_engines(&mut self, what: impl Fn(&mut Engine, Instant) + Clone + Send + 'static) {
+        for requests in &self.requests {
+            let what = what.clone();
+            let request = Box::new(move |engine: &mut Engine, now: Instant| what(engine, now));
+            assert!(requests.push(request).is_ok());
+        }
+        assert_eq!(self.run(), []);
+    }
+
+    /// The engines.
+    pub fn engines(&self) -> impl Iterator<Item = &Engine> {
+        self.workers.iter().map(Worker::engine)
+    }
+
+    /// Events that nobody has taken, worker by worker.
+    pub fn events(&self) -> Vec<Event> {
+        let streams = self.engines().map(Engine::events);
+        streams.flat_map(|s| std::iter::from_fn(move || s.take()).map(|(_, e)| e)).collect()
+    }
+
+    /// Credits that workers have leased from quotas that they share.
+    pub fn credits(&self) -> u64 {
+        self.ledger.leased()
     }
 
     /// Gives every worker a change, through its mailbox as the daemon does.

@@ -171,7 +171,7 @@ section! {
         subscriber: u64 = "subscriber", Default("128"), Restart, "Prefix length that is one subscriber: 128 is a host, 64 an office LAN, 56 a broadband customer. RFC 8512: subscriber-mask-v6.";
         block_size: u64 = "block-size", Default("512"), Restart, "Ports in one block; a subscriber is given blocks one by one. A power of two from 64 to 4096. RFC 8512: port-set-size.";
         block_assignment: Assignment = "block-assignment", Default("\"dynamic\""), Restart, "`dynamic`: a subscriber is given free blocks when it appears, and a journal remembers them. `permuted`: the first block of every subscriber that the units declare is computed from the key; there must be enough blocks for all of them.";
-        journal: PathBuf = "journal", Default("\"/var/lib/sampan/blocks\""), Restart, "Journal of the leased blocks, so that everybody has the same ones after a restart.";
+        journal: PathBuf = "journal", Otherwise("the key file's name with the ending `.blocks`"), Restart, "Journal of the leased blocks, so that everybody has the same ones after a restart.";
         ports: Ports = "ports", Otherwise("defaults"), Below, "How ports are chosen and given back.";
         quota: Quota = "quota", Otherwise("defaults"), Reload, "What one subscriber may have; 0 is no limit. RFC 8512: limit-subscribers and what follows it.";
         network_quota: Quota = "network-quota", Otherwise("no limits"), Reload, "What all subscribers of one /64 together may have, when a subscriber is smaller than that.";

@@ -48,7 +48,7 @@ pub struct Plan {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TranslatorPlan {
     /// Stateful.
-    Nat64(Nat64Plan),
+    Nat64(Box<Nat64Plan>),
     /// Stateless.
     Siit(SiitPlan),
 }
@@ -205,7 +205,7 @@ impl Plan {
     }
 
     /// MTUs, as far as the operator chose them.
-    pub const fn mtu(&self) -> MtuPlan {
+    pub fn mtu(&self) -> MtuPlan {
         match &self.translator {
             TranslatorPlan::Nat64(nat64) => nat64.mtu,
             TranslatorPlan::Siit(siit) => siit.mtu,
@@ -213,7 +213,7 @@ impl Plan {
     }
 
     /// Source of the ICMPv6 errors that the gateway originates, if the operator chose it.
-    pub const fn icmp6_source(&self) -> Option<Ipv6Addr> {
+    pub fn icmp6_source(&self) -> Option<Ipv6Addr> {
         match &self.translator {
             TranslatorPlan::Nat64(nat64) => nat64.icmp6_source,
             TranslatorPlan::Siit(siit) => siit.icmp6_source,
@@ -221,7 +221,7 @@ impl Plan {
     }
 
     /// The stateful translator, if it is that one.
-    pub const fn nat64(&self) -> Option<&Nat64Plan> {
+    pub fn nat64(&self) -> Option<&Nat64Plan> {
         match &self.translator {
             TranslatorPlan::Nat64(nat64) => Some(nat64),
             TranslatorPlan::Siit(_) => None,
@@ -326,7 +326,7 @@ fn translator(file: &config::File, tun_name: &str, problems: &mut Problems) -> (
         pool4: nat64.pool4.iter().map(|pool| pool.range.prefix).collect(),
         allow: nat64.allowed(),
     };
-    (TranslatorPlan::Nat64(nat64), shared)
+    (TranslatorPlan::Nat64(Box::new(nat64)), shared)
 }
 
 fn absolute(at: Option<&At<PathBuf>>, default: &str, problems: &mut Problems) -> PathBuf {

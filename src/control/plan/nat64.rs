@@ -43,6 +43,7 @@ pub(super) fn build(
     if let Some(workers) = workers {
         enough_blocks(&pool4, block_size, workers, problems);
     }
+    let key_file = absolute(section.key_file.as_ref(), "/var/lib/sampan/key", problems);
     let assignment = section.block_assignment.as_ref().map(|at| at.value).unwrap_or_default();
     pools_of_units(&pool4, &units, problems);
     let limits = limits(section, problems);
@@ -55,7 +56,10 @@ pub(super) fn build(
     }
     Nat64Plan {
         assignment,
-        journal: absolute(section.journal.as_ref(), "/var/lib/sampan/blocks", problems),
+        journal: match &section.journal {
+            Some(at) => absolute(Some(at), "", problems),
+            None => key_file.with_extension("blocks"),
+        },
         ports: ports(section, problems),
         quotas: Quotas {
             subscriber: quota(section.quota.as_ref(), problems),
@@ -65,7 +69,7 @@ pub(super) fn build(
         allow: allow(section.allow.as_ref(), &pool6, problems),
         block_size,
         subscriber_len: subscriber,
-        key_file: absolute(section.key_file.as_ref(), "/var/lib/sampan/key", problems),
+        key_file,
         workers,
         filtering: filtering(section),
         timers: timers(section, problems),
@@ -198,6 +202,7 @@ fn enough_for_all(
         let pools = pool4.iter().filter(|pool| pool.range.pool == *name);
         let blocks: u64 = pools.map(|pool| blocks(pool, block_size)).sum();
         if declared > u128::from(blocks) {
+            let declared = u64::try_from(declared).unwrap_or(u64::MAX);
             problems.error(path, Fault::TooManyDeclared { declared, blocks });
         }
     }
