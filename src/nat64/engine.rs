@@ -157,6 +157,8 @@ impl Engine {
         };
         let owner = match &view {
             View::V6(view) => self.steering.owner6(view, packet.bytes()),
+            // RFC 7915 §4.1: what comes from our own addresses comes from a forger; hairpins never leave the engines.
+            View::V4(view) if self.pool.contains(view.src) => Err(DropReason::IllegalSource),
             View::V4(view) => self.steering.owner4(view, packet.bytes(), &self.pool),
         };
         match owner {

@@ -120,7 +120,7 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn every_number_has_one_place_and_comes_back() {
+    fn h23_every_number_has_one_place_and_comes_back() {
         for size in [1, 2, 3, 5, 64, 126, 1000, 4097] {
             let permutation = Permutation::new(Key([7; 16]), size);
             let places: HashSet<u64> = (0..size).map(|n| permutation.apply(n)).collect();

@@ -44,7 +44,7 @@ fn h16_by_default_nobody_is_told_who_spoke_with_whom() {
 }
 
 #[test]
-fn h15_limits_are_told_a_few_times_a_second_and_the_rest_is_counted() {
+fn h15_h36_limits_are_told_a_few_times_a_second_and_the_rest_is_counted() {
     let subscriber = Quota { ports: 1, ..Quota::default() };
     let quotas = Quotas { subscriber, ..Quotas::default() };
     let mut gateway = Gateway::new(Settings { quotas, ..settings() }, 1);
@@ -61,7 +61,7 @@ fn h15_limits_are_told_a_few_times_a_second_and_the_rest_is_counted() {
 }
 
 #[test]
-fn a_pool_that_runs_low_is_told_once() {
+fn h29_a_pool_that_runs_low_is_told_once() {
     let mut settings = settings();
     settings.pool4.ranges = vec![Pool4Range::new("198.51.100.0/32".parse().unwrap(), 1024..=1663)];
     for mut gateway in Gateway::each(&settings) {

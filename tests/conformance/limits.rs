@@ -276,7 +276,7 @@ fn o09_a_scan_from_outside_makes_no_state() {
 }
 
 #[test]
-fn h01_quotas_come_and_go_with_a_reload() {
+fn h04_quotas_come_and_go_with_a_reload() {
     for mut gateway in Gateway::each(&settings()) {
         for port in 0..20 {
             open_udp(&mut gateway, client(2000 + port));
@@ -288,5 +288,20 @@ fn h01_quotas_come_and_go_with_a_reload() {
         assert_eq!(gateway.bindings(), 20);
         gateway.change(Change::Quotas(quotas(0)));
         gateway.translate(&more);
+    }
+}
+
+#[test]
+fn o04_packets_from_outside_that_claim_a_pool_address_are_dropped_and_hairpins_are_not() {
+    for mut gateway in Gateway::each(&settings()) {
+        let (a, b) = (client(1), at("2001:db8:1::77", 1));
+        let (t_a, t_b) = (open_udp(&mut gateway, a), open_udp(&mut gateway, b));
+        for forged in [t_b, SocketAddr::new(t_b.ip(), 9)] {
+            assert_eq!(gateway.refuse(&udp(forged, t_a, b"?"), "illegal_source"), None);
+        }
+        assert_eq!(gateway.sessions(), [0, 2, 0]);
+        let seen_b = SocketAddr::new(gateway.y(t_b.ip()), t_b.port());
+        let turned = gateway.translate(&udp(a, seen_b, b"hello"));
+        assert_eq!((turned.source().port(), turned.destination()), (t_a.port(), b));
     }
 }

@@ -299,7 +299,7 @@ fn h20_a_thousand_flows_are_two_rows_a_block_and_not_a_thousand() {
 }
 
 #[test]
-fn permuted_blocks_and_first_ports_do_not_depend_on_workers_or_order() {
+fn h23_permuted_blocks_and_first_ports_do_not_depend_on_workers_or_order() {
     let mut settings = small(1024..=65535, restless());
     settings.subscriber_len = 64;
     settings.pool4.assignment = Assignment::Permuted;

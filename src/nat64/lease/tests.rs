@@ -303,7 +303,7 @@ fn h12_restored_blocks_give_the_same_ports_and_free_ones_rest() {
 }
 
 #[test]
-fn permuted_blocks_belong_to_their_subscriber_and_the_rest_is_for_all() {
+fn h26_permuted_blocks_belong_to_their_subscriber_and_the_rest_is_for_all() {
     let mut settings = settings(restless());
     settings.pool4.assignment = Assignment::Permuted;
     settings.subscriber_len = 64;

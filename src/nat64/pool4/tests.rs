@@ -97,7 +97,7 @@ fn units_with_a_pool_of_their_own_get_its_blocks_only() {
 }
 
 #[test]
-fn a_pool_is_low_once_until_it_has_recovered() {
+fn h29_a_pool_is_low_once_until_it_has_recovered() {
     let pool = Pool::new(&settings(vec![range("198.51.100.0/32", 1024..=6143)]), None);
     let mut held = Vec::new();
     let mut told = Vec::new();
