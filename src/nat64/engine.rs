@@ -113,7 +113,8 @@ impl Engine {
         let blocks = u32::try_from(place.pool.usage().0).unwrap_or(u32::MAX);
         let seed = place.seed;
         let idents = Idents::new(place.worker, place.steering.workers(), seed);
-        let leases = blocks.max(MIN_LEASES).min(share);
+        // Every subscriber can have one that is idle beside those in use.
+        let leases = blocks.max(MIN_LEASES).min(share.saturating_add(subscribers));
         let resting = settings.ports.hold_down_max.div_ceil(workers);
         let ledger = Arc::new(Ledger::new(settings.limits.subscribers, place.steering.workers()));
         let mut engine = Self {

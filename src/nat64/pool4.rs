@@ -164,15 +164,17 @@ impl Pool {
         }
     }
 
-    /// Keeps the old addresses that still have leased blocks, and leases no more of them.
+    /// Leases no more of old addresses that were not taken over, and keeps those that still have leased blocks.
     fn drain(&mut self, old: Option<&Self>) {
-        let all = old.into_iter().flat_map(|old| old.all().chain(&old.draining));
-        for address in all {
-            if self.ranges.iter().any(|r| r.prefix.contains(address.addr)) {
+        for address in old.into_iter().flat_map(|old| old.all().chain(&old.draining)) {
+            let found = self.find(address.addr);
+            if found.is_some_and(|new| Arc::ptr_eq(new, address)) {
                 continue;
             }
+            // One that has a successor, with other blocks or in another scope, cannot live beside it.
+            let is_replaced = found.is_some();
             address.allow(None);
-            if address.leased_blocks() > 0 {
+            if !is_replaced && address.leased_blocks() > 0 {
                 self.draining.push(address.clone());
             }
         }
@@ -234,8 +236,11 @@ impl Pool {
     /// Leases a block: the subscriber's fixed one if that is free, otherwise one of the first address that has one
     /// from the place on that the hash names.
     pub fn lease(&self, wish: &Wish, now: Instant) -> Option<(Arc<Address>, Block)> {
-        if let Some(fixed) = self.lease_fixed(wish) {
-            return Some(fixed);
+        if let Some((address, number)) = self.fixed(wish) {
+            let block = address.claim_fixed(number, wish).or_else(|| self.free_of(address, wish, now));
+            if let Some(block) = block {
+                return Some((address.clone(), block));
+            }
         }
         if now < self.opens_at {
             return None;
@@ -247,21 +252,22 @@ impl Pool {
         from.into_iter().find_map(|a| Some((a.clone(), a.lease(wish)?)))
     }
 
-    /// Leases a further block of `address`.
-    pub fn lease_at(&self, address: &Address, wish: &Wish, now: Instant) -> Option<Block> {
+    /// Leases a further block of `address`, the fixed one first.
+    pub fn lease_at(&self, address: &Arc<Address>, wish: &Wish, now: Instant) -> Option<Block> {
+        let fixed = self.fixed(wish).filter(|(own, _)| Arc::ptr_eq(own, address));
+        let fixed = fixed.and_then(|(_, number)| address.claim_fixed(number, wish));
+        fixed.or_else(|| self.free_of(address, wish, now))
+    }
+
+    fn free_of(&self, address: &Address, wish: &Wish, now: Instant) -> Option<Block> {
         if now < self.opens_at { None } else { address.lease(wish) }
     }
 
-    fn lease_fixed(&self, wish: &Wish) -> Option<(Arc<Address>, Block)> {
+    /// The block that is the subscriber's for good, leased or not.
+    fn fixed(&self, wish: &Wish) -> Option<(&Arc<Address>, u16)> {
         let scope = self.scopes.get(usize::from(wish.scope))?;
         let (permutation, declared) = scope.permuted.as_ref()?;
-        let place = permutation.apply(declared.number(wish.subscriber)?);
-        let (address, number) = self.locate(scope, place)?;
-        let is_low = u32::from(number) * u32::from(address.block_size) < u32::from(FIRST_USER_PORT);
-        if wish.class == Class::Low && !is_low {
-            return None;
-        }
-        address.claim(number, wish.shard).map(|block| (address.clone(), block))
+        self.locate(scope, permutation.apply(declared.number(wish.subscriber)?))
     }
 
     /// The block at one place of a scope: range by range, address by address.
@@ -457,6 +463,17 @@ impl Address {
                 return Some(block);
             }
         }
+    }
+
+    /// Leases the block of a subscriber's own, if it is free and will do.
+    fn claim_fixed(&self, number: u16, wish: &Wish) -> Option<Block> {
+        let is_low = u32::from(number) * u32::from(self.block_size) < u32::from(FIRST_USER_PORT);
+        let fits = match wish.class {
+            Class::Low => is_low,
+            Class::High => !is_low,
+            Class::Any => true,
+        };
+        if fits { self.claim(number, wish.shard) } else { None }
     }
 
     /// Leases this very block, if it is free.

@@ -333,6 +333,26 @@ fn h26_permuted_blocks_belong_to_their_subscriber_and_the_rest_is_for_all() {
 }
 
 #[test]
+fn h26_a_low_port_first_leads_to_the_address_of_the_fixed_block() {
+    let mut settings = settings(restless());
+    settings.pool4.assignment = Assignment::Permuted;
+    settings.pool4.ranges = vec![Pool4Range::new("198.51.100.0/28".parse().unwrap(), 256..=4095)];
+    settings.subscriber_len = 64;
+    settings.units = vec![Unit { prefixes: vec!["0:0:0:0::/59".parse().unwrap()], ..Unit::default() }];
+    for who in 1..16 {
+        let high = request(who, 5000, Protocol::Tcp);
+        let mut usual = Bench::new(&settings);
+        let port = usual.take(&high).unwrap();
+        let mut bench = Bench::new(&settings);
+        let low = bench.take(&request(who, 500, Protocol::Tcp)).unwrap();
+        let again = bench.take(&high).unwrap();
+        assert_eq!(bench.transport(&again), usual.transport(&port), "whatever came before");
+        let (addr, t) = bench.transport(&low);
+        assert!(addr == bench.transport(&again).0 && t < 1024, "{addr} {t}");
+    }
+}
+
+#[test]
 fn h22_every_free_place_is_equally_likely() {
     let mut counts = [0u32; 64];
     // Three quarters are taken, in one lump.

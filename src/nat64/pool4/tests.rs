@@ -113,3 +113,16 @@ fn h29_a_pool_is_low_once_until_it_has_recovered() {
     held.extend((0..2).filter_map(|_| pool.lease(&wish(3), Instant::ZERO)));
     assert_eq!(pool.newly_low(0), Some((10, 8)));
 }
+
+#[test]
+fn an_address_that_changes_its_pool_leases_no_more_under_the_old_name() {
+    let old = Pool::new(&settings(vec![range("198.51.100.0/32", 1024..=2047)]), None);
+    let (address, block) = old.lease(&wish(3), Instant::ZERO).unwrap();
+    let mut renamed = range("198.51.100.0/32", 1024..=2047);
+    renamed.pool = Some("other".into());
+    let new = Pool::new(&settings(vec![renamed]), Some(&old));
+    assert!(!address.allows(&block) && old.lease(&wish(3), Instant::ZERO).is_none());
+    assert!(!Arc::ptr_eq(new.find(address.addr).unwrap(), &address));
+    assert_eq!((new.usage(), new.draining().count()), ((2, 0), 0));
+    address.release(block);
+}
