@@ -113,8 +113,10 @@ fn randomness(key: u8, allocations: u64, faults: &mut Vec<String>) -> Figures {
     let pool = Pool::new(&settings, None);
     let mut leases = Leases::new(2016, BLOCK, 1024, 0);
     let (mut places, mut parts, mut ranks) = (vec![0u64; BLOCK.into()], vec![0u64; 63], vec![0u64; 16]);
-    // One more rule: the place that the host before had for its mapping of the same number.
-    let (mut hits, mut chance) = ([0u64; RULES.len() + 1], 0.0);
+    let mut fair_ranks = [0.0; 16];
+    // Three more rules: the place that the host before had for its mapping of the same number, and the next free one
+    // above or below the last.
+    let (mut hits, mut chance) = ([0u64; RULES.len() + 3], 0.0);
     let mut neighbour: Vec<i32> = Vec::new();
     let mut series = Vec::new();
     let mut waiting: VecDeque<Vec<PortLease>> = VecDeque::new();
@@ -149,8 +151,12 @@ fn randomness(key: u8, allocations: u64, faults: &mut Vec<String>) -> Figures {
             let fits = |i: usize| protocol != Protocol::Udp || i % 2 == usize::from(port) % 2;
             let room = (0..BLOCK.into()).filter(|i| free[*i] && fits(*i)).count();
             let rank = (0..place).filter(|i| free[*i] && fits(*i)).count();
-            assert!(std::mem::replace(&mut free[place], false), "a port that was taken");
+            assert!(free[place], "a port that was taken");
             ranks[rank * 16 / room] += 1;
+            for (i, fair) in fair_ranks.iter_mut().enumerate() {
+                let upto = |i: usize| (i * room).div_ceil(16);
+                *fair += (upto(i + 1) - upto(i)) as f64 / room as f64;
+            }
             places[place] += u64::from(few);
             // Once for each block: its other ports are where it is.
             parts[usize::from((t - 1024) / 1024)] += u64::from(n == 0);
@@ -160,11 +166,19 @@ fn randomness(key: u8, allocations: u64, faults: &mut Vec<String>) -> Figures {
                     *hits += u64::from(rule(last, before) == place as i32);
                 }
                 hits[RULES.len()] += u64::from(neighbour.get(seen.len()) == Some(&(place as i32)));
+                let size = usize::from(BLOCK);
+                let is_next = |step: usize| {
+                    let way = (1..=size).map(|n| (last as usize + n * step) % size);
+                    way.into_iter().find(|i| free[*i] && fits(*i)) == Some(place)
+                };
+                hits[RULES.len() + 1] += u64::from(is_next(1));
+                hits[RULES.len() + 2] += u64::from(is_next(size - 1));
                 chance += 1.0 / room as f64;
             }
             if few {
                 series.extend(seen.last().map(|last| (f64::from(*last), place as f64)));
             }
+            free[place] = false;
             seen.push(place as i32);
             made += 1;
         }
@@ -176,7 +190,7 @@ fn randomness(key: u8, allocations: u64, faults: &mut Vec<String>) -> Figures {
     }
     waiting.into_iter().for_each(|held| give_back(&mut leases, held, &settings.ports));
     let figures = Figures {
-        p: [p_value(&places), p_value(&parts), p_value(&ranks)],
+        p: [even(&places), even(&parts), p_value(&ranks, &fair_ranks)],
         guess: hits.iter().map(|hits| *hits as f64 / chance).fold(0.0, f64::max),
         correlation: correlation(&series),
     };
@@ -198,10 +212,15 @@ fn give_back(leases: &mut Leases, held: Vec<PortLease>, policy: &PortPolicy) {
     while leases.release_idle().is_some() {}
 }
 
-/// Chance of counts at least as uneven, if all were equally likely (chi-square, Wilson and Hilferty's approximation).
-fn p_value(counts: &[u64]) -> f64 {
+/// Chance of counts at least as uneven, if all were equally likely.
+fn even(counts: &[u64]) -> f64 {
     let expected = counts.iter().sum::<u64>() as f64 / counts.len() as f64;
-    let square: f64 = counts.iter().map(|n| (*n as f64 - expected).powi(2) / expected).sum();
+    p_value(counts, &vec![expected; counts.len()])
+}
+
+/// Chance of counts at least as far from what is expected (chi-square, Wilson and Hilferty's approximation).
+fn p_value(counts: &[u64], expected: &[f64]) -> f64 {
+    let square: f64 = counts.iter().zip(expected).map(|(n, e)| (*n as f64 - e).powi(2) / e).sum();
     let k = (counts.len() - 1) as f64;
     let z = ((square / k).cbrt() - (1.0 - 2.0 / (9.0 * k))) / (2.0 / (9.0 * k)).sqrt();
     upper_tail(z)
