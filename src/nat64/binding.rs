@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::bib::Binding;
 use super::engine::Engine;
-use super::event::{BindingEnds, Event, Kind, Limit};
+use super::event::{BindingEnds, Event, Kind, Limit, Stream};
 use super::journal::{Held, Journal, Owner};
 use super::lease::{NoPort, Request, Taken};
 use super::policy::NETWORK_LEN;
@@ -55,6 +55,26 @@ impl Engine {
             }
         }
         left
+    }
+
+    /// Takes events of exactly these kinds from now on.
+    pub fn want_events(&mut self, kinds: &[Kind]) {
+        self.events.want(kinds);
+    }
+
+    /// Where its events can be read.
+    pub fn events(&self) -> Arc<Stream> {
+        self.events.stream()
+    }
+
+    /// Ports that rest before anybody gets them again.
+    pub fn resting_ports(&self) -> usize {
+        self.leases.resting()
+    }
+
+    /// Leased blocks.
+    pub const fn blocks(&self) -> u32 {
+        self.leases.len()
     }
 
     /// RFC 6146 §3.5.1.1, §3.5.2.3, §3.5.3: a port of the client's own blocks.

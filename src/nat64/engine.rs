@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::bib::Bib;
-use super::bucket::Bucket;
-use super::event::{Events, Kind, Stream};
+use super::event::Events;
 use super::ident::Idents;
 use super::lease::Leases;
 use super::permission::Permissions;
@@ -132,7 +131,7 @@ impl Engine {
             shared_room: share,
             reserved_used: 0,
             evicted: 0,
-            events: Events::new(now),
+            events: Events::new(),
             permissions: filters_by_address(&settings.filtering).then(|| Permissions::new(share, seed ^ 4)),
             reassembly: Reassembly::new(settings.fragments, seed ^ 5),
             wheel: Wheel::new(now),
@@ -234,26 +233,6 @@ impl Engine {
         });
     }
 
-    /// Takes events of exactly these kinds from now on.
-    pub fn want_events(&mut self, kinds: &[Kind]) {
-        self.events.want(kinds);
-    }
-
-    /// Where its events can be read.
-    pub fn events(&self) -> Arc<Stream> {
-        self.events.stream()
-    }
-
-    /// Ports that rest before anybody gets them again.
-    pub fn resting_ports(&self) -> usize {
-        self.leases.resting()
-    }
-
-    /// Leased blocks.
-    pub const fn blocks(&self) -> u32 {
-        self.leases.len()
-    }
-
     /// The settings in force.
     pub const fn settings(&self) -> &Settings {
         &self.settings
@@ -276,7 +255,7 @@ impl Engine {
 
     /// Errors of our own that the rate limit kept back.
     pub const fn suppressed_notices(&self) -> u64 {
-        self.notices.refused()
+        self.notices.refused
     }
 
     /// Bytes of all tables.
@@ -557,4 +536,38 @@ const MIN_LEASES: u32 = 4096;
 
 fn filters_by_address(filtering: &Filtering) -> bool {
     Protocol::ALL.iter().any(|p| filtering.of(*p) == Filter::AddressDependent)
+}
+
+/// A token bucket that holds one second's worth.
+pub(crate) struct Bucket {
+    per_second: u64,
+    tokens: u64,
+    at: Instant,
+    refused: u64,
+}
+
+impl Bucket {
+    pub(crate) fn new(per_second: u32, now: Instant) -> Self {
+        Self { per_second: per_second.into(), tokens: per_second.into(), at: now, refused: 0 }
+    }
+
+    /// Errors that were kept back.
+    pub(crate) const fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    pub(crate) fn take(&mut self, now: Instant) -> bool {
+        let nanos = now.since(self.at).as_nanos() as u64;
+        let new = nanos.saturating_mul(self.per_second) / 1_000_000_000;
+        if new > 0 {
+            self.tokens = (self.tokens.saturating_add(new)).min(self.per_second);
+            self.at = now;
+        }
+        if self.tokens == 0 {
+            self.refused += 1;
+            return false;
+        }
+        self.tokens -= 1;
+        true
+    }
 }

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_queue::ArrayQueue;
 
-use super::bucket::Bucket;
 use super::journal::Held;
+use super::quota::Tokens;
 use super::settings::Protocol;
 use crate::time::Instant;
 
@@ -147,16 +147,25 @@ impl Stream {
 pub struct Events {
     stream: Arc<Stream>,
     wanted: u8,
-    limits: Bucket,
+    limits: Tokens,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Events {
     /// A stream of what the operator must know: limits and pools.
-    pub fn new(now: Instant) -> Self {
+    pub fn new() -> Self {
         let wanted = 1 << Kind::Limit as u8 | 1 << Kind::Pool as u8;
-        let limits = Bucket::new(LIMITS_PER_SECOND, now);
         let lost = [const { AtomicU64::new(0) }; KINDS];
-        Self { stream: Arc::new(Stream { ring: ArrayQueue::new(RING), lost }), wanted, limits }
+        Self {
+            stream: Arc::new(Stream { ring: ArrayQueue::new(RING), lost }),
+            wanted,
+            limits: Tokens::default(),
+        }
     }
 
     /// Takes exactly these kinds from now on.
@@ -176,7 +185,7 @@ impl Events {
         if !self.wants(kind) {
             return;
         }
-        let too_many = kind as u8 == Kind::Limit as u8 && !self.limits.take(now);
+        let too_many = kind == Kind::Limit && self.limits.take(now, LIMITS_PER_SECOND, 1) == 0;
         if too_many || self.stream.ring.push((now, event)).is_err() {
             self.stream.lost[kind as usize].fetch_add(1, Ordering::Relaxed);
         }
@@ -197,7 +206,7 @@ mod tests {
 
     #[test]
     fn h15_a_full_ring_loses_the_newest_and_counts_them() {
-        let mut events = Events::new(Instant::ZERO);
+        let mut events = Events::new();
         for _ in 0..RING + 7 {
             events.push(Instant::ZERO, LOW);
         }
@@ -208,7 +217,7 @@ mod tests {
 
     #[test]
     fn h15_limits_are_reported_a_few_times_a_second() {
-        let mut events = Events::new(Instant::ZERO);
+        let mut events = Events::new();
         for second in 0..3 {
             for _ in 0..1000 {
                 events.push(Instant::from_secs(second), HIT);
@@ -220,7 +229,7 @@ mod tests {
 
     #[test]
     fn what_is_not_wanted_is_not_stored_and_not_lost() {
-        let mut events = Events::new(Instant::ZERO);
+        let mut events = Events::new();
         events.want(&[Kind::Limit]);
         events.push(Instant::ZERO, LOW);
         assert_eq!((events.stream.take(), events.stream.lost()), (None, [0; KINDS]));

@@ -8,7 +8,6 @@
 mod admit;
 pub mod bib;
 mod binding;
-pub(crate) mod bucket;
 pub mod engine;
 mod errors;
 pub mod event;

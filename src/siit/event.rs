@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 
-use crate::nat64::bucket::Bucket;
+use crate::nat64::engine::Bucket;
 use crate::time::Instant;
 use crate::wire::ipv4::View4;
 use crate::wire::packet::PacketBuf;
