@@ -340,7 +340,7 @@ struct Tables {
 }
 
 fn is_draining(pool: &Pool, range: &Pool4Plan) -> bool {
-    pool.draining().any(|addr| range.range.prefix.contains(addr))
+    pool.draining().any(|(addr, _)| range.range.prefix.contains(addr))
 }
 
 fn by_protocol([tcp, udp, icmp]: [u32; 3]) -> ByProtocol {
@@ -359,9 +359,9 @@ fn no_answer(worker: usize) -> Problem {
 
 impl Backend for Control {
     fn status(&self) -> Status {
-        let (plan, pool) = {
+        let (plan, pool, kept) = {
             let running = self.running();
-            (running.plan.clone(), running.pool.clone())
+            (running.plan.clone(), running.pool.clone(), running.kept.clone())
         };
         let mut status = Status {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -371,7 +371,7 @@ impl Backend for Control {
             ..Status::default()
         };
         match &plan.translator {
-            TranslatorPlan::Nat64(nat64) => nat64_status(nat64, pool.as_deref(), &mut status),
+            TranslatorPlan::Nat64(nat64) => nat64_status(nat64, &kept, pool.as_deref(), &mut status),
             TranslatorPlan::Siit(siit) => {
                 let text = |prefixes: &[Prefix4]| prefixes.iter().map(ToString::to_string).collect();
                 status.pool6.push(siit.prefix.to_string());
@@ -471,21 +471,33 @@ impl Backend for Control {
     }
 }
 
-fn nat64_status(plan: &Nat64Plan, pool: Option<&Pool>, status: &mut Status) {
+fn nat64_status(plan: &Nat64Plan, kept: &[Pool4Plan], pool: Option<&Pool>, status: &mut Status) {
     status.pool6 = plan.pool6.iter().map(ToString::to_string).collect();
     status.sessions_limit = plan.limits.sessions.into();
     status.subscribers_limit = plan.limits.subscribers.into();
     let usage: Vec<_> = pool.map(|pool| pool.usage_by_range().collect()).unwrap_or_default();
     for (range, (blocks, leased)) in plan.pool4.iter().zip(usage) {
-        status.pool4.push(Pool4Status {
-            prefix: range.range.prefix.to_string(),
-            ports: format!("{}-{}", range.range.ports.start(), range.range.ports.end()),
-            mode: match &range.mode {
-                Pool4Mode::Routed => "routed".into(),
-                Pool4Mode::OnLink { interface } => format!("onlink {interface}"),
-            },
-            blocks,
-            blocks_leased: leased,
-        });
+        status.pool4.push(pool4_status(range, blocks, leased));
+    }
+    for range in kept {
+        let draining = pool.into_iter().flat_map(Pool::draining);
+        let leased =
+            draining.filter(|(addr, _)| range.range.prefix.contains(*addr)).map(|(_, leased)| leased);
+        let mut row = pool4_status(range, 0, leased.sum());
+        row.mode.push_str(" draining");
+        status.pool4.push(row);
+    }
+}
+
+fn pool4_status(range: &Pool4Plan, blocks: u64, blocks_leased: u64) -> Pool4Status {
+    Pool4Status {
+        prefix: range.range.prefix.to_string(),
+        ports: format!("{}-{}", range.range.ports.start(), range.range.ports.end()),
+        mode: match &range.mode {
+            Pool4Mode::Routed => "routed".into(),
+            Pool4Mode::OnLink { interface } => format!("onlink {interface}"),
+        },
+        blocks,
+        blocks_leased,
     }
 }

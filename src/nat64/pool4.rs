@@ -201,9 +201,9 @@ impl Pool {
         self.ranges.iter().any(|r| r.prefix.contains(addr)) || self.draining.iter().any(|a| a.addr == addr)
     }
 
-    /// Addresses that are draining and still have leased blocks.
-    pub fn draining(&self) -> impl Iterator<Item = Ipv4Addr> {
-        self.draining.iter().filter(|a| a.leased_blocks() > 0).map(|a| a.addr)
+    /// Addresses that are draining, each with the number of its leased blocks.
+    pub fn draining(&self) -> impl Iterator<Item = (Ipv4Addr, u64)> {
+        self.draining.iter().map(|a| (a.addr, a.leased_blocks())).filter(|(_, leased)| *leased > 0)
     }
 
     /// Shard that a packet for this address and port (or ICMP identifier) belongs to. Any answer will do for a

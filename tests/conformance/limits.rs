@@ -75,6 +75,30 @@ fn h05_new_sessions_per_second_are_capped() {
 }
 
 #[test]
+fn h05_h06_units_and_networks_have_a_rate_and_a_budget_of_unanswered_sessions() {
+    let rate = Quota { new_per_second: 60, ..Quota::default() };
+    let budget = Quota { unanswered: 60, ..Quota::default() };
+    let of_unit = |quota| Settings { units: vec![unit("a", "2001:db8:a::/48", quota, 0)], ..settings() };
+    let of_network = |network| Settings { quotas: Quotas { network, ..Quotas::default() }, ..settings() };
+    for (settings, reason) in [
+        (of_unit(rate), "quota_rate"),
+        (of_network(rate), "quota_rate"),
+        (of_unit(budget), "quota_unanswered"),
+        (of_network(budget), "quota_unanswered"),
+    ] {
+        for mut gateway in Gateway::each(&settings) {
+            let fates: Vec<_> =
+                (0..300).map(|i| opens(&mut gateway, at(format!("2001:db8:a::{i:x}"), 7))).collect();
+            let passed = fates.iter().filter(|fate| fate.is_none()).count();
+            assert!((45..=60).contains(&passed), "{reason}: {passed}");
+            assert!(fates.iter().flatten().all(|fate| *fate == reason), "{reason}");
+            gateway.advance(300 * SECOND);
+            assert!(gateway.is_empty() && gateway.credits() == 0);
+        }
+    }
+}
+
+#[test]
 fn h06_one_mapping_with_a_million_destinations_is_capped_and_strangers_take_half() {
     for mut gateway in Gateway::each(&of_subscriber(Quota { sessions: 300, ..Quota::default() })) {
         let t = open_udp(&mut gateway, client(1));

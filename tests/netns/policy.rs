@@ -156,6 +156,8 @@ fn a_reload_that_takes_addresses_away_cuts_no_flow() {
     assert_eq!(there_and_back(&old), t, "the flow goes on");
     let new = there_and_back(&client());
     assert!(holds(left, new.ip()), "{new} is not in {left}");
+    let status = lab.sampan(&["status"]).unwrap().check().unwrap();
+    assert!(status.contains("routed draining"), "{status}");
 }
 
 fn holds(prefix: &sampan::addr::Prefix4, addr: IpAddr) -> bool {

@@ -60,7 +60,7 @@ fn a_pool_that_changes_keeps_what_is_leased_and_drains_what_goes() {
     assert_eq!((new.shard(a, of_a.first), new.shard(b, of_b.first)), (Some(7), Some(7)));
     assert_eq!(new.usage(), (2 + 16, 2));
     assert!(new.contains(a) && lease(&new, a).is_none());
-    assert_eq!(new.draining().collect::<Vec<_>>(), [a]);
+    assert_eq!(new.draining().collect::<Vec<_>>(), [(a, 1)]);
     assert!(!new.find(b).unwrap().allows(&of_b) || of_b.first < 2048);
     // A comes back before it is empty.
     let both = settings(vec![range("198.51.100.0/31", 1024..=65535)]);
