@@ -110,16 +110,22 @@ impl Engine {
             return false;
         }
         for _ in 0..LOOKS {
-            let Some(slot) = self.unanswered.first() else { return false };
+            let Some(slot) = self.unanswered.pop() else { return false };
+            if !self.is_waiting(slot) {
+                continue;
+            }
             if self.may_give_way(slot, spared) {
                 self.evicted += 1;
                 self.end_session(slot);
                 return true;
             }
-            self.unanswered.remove(slot);
-            self.unanswered.push(slot);
+            self.unanswered.put_back(slot);
         }
         false
+    }
+
+    fn is_waiting(&self, slot: u32) -> bool {
+        self.sessions.get(slot).is_some_and(|s| s.waits != Waits::Nobody)
     }
 
     fn may_give_way(&self, slot: u32, spared: u32) -> bool {
@@ -144,7 +150,7 @@ impl Engine {
             return;
         }
         let bib = session.bib;
-        self.unanswered.remove(slot);
+        self.unanswered.done();
         self.settle_unanswered(bib);
     }
 
@@ -159,7 +165,8 @@ impl Engine {
 
     /// A session that was admitted is in the table now.
     pub(super) fn session_made(&mut self, now: Instant, slot: u32) {
-        self.unanswered.push(slot);
+        let sessions = &self.sessions;
+        self.unanswered.push(slot, |slot| sessions.get(slot).is_some_and(|s| s.waits != Waits::Nobody));
         if self.tells_sessions()
             && let Some(session) = self.sessions.get(slot)
         {
@@ -174,9 +181,9 @@ impl Engine {
     }
 
     /// A session is out of the table.
-    pub(super) fn session_gone(&mut self, slot: u32, session: &Session) {
+    pub(super) fn session_gone(&mut self, session: &Session) {
         if session.waits != Waits::Nobody {
-            self.unanswered.remove(slot);
+            self.unanswered.done();
             self.settle_unanswered(session.bib);
         }
         self.discharge(session.bib);
@@ -222,7 +229,7 @@ impl Engine {
 
     /// Sessions that nobody has answered yet.
     pub const fn unanswered(&self) -> u32 {
-        self.unanswered.len()
+        self.unanswered.count()
     }
 }
 

@@ -485,7 +485,7 @@ impl Engine {
     fn remove_session(&mut self, slot: u32) {
         let Some(session) = self.sessions.remove(slot) else { return };
         self.counts[session.protocol as usize] -= 1;
-        self.session_gone(slot, &session);
+        self.session_gone(&session);
         if let Some(permissions) = &mut self.permissions {
             permissions.remove(session.bib, session.dst4);
         }

@@ -1,71 +1,67 @@
-//! Sessions that nobody has answered yet, the oldest first: a list beside the session table, so that the oldest can be
-//! found in one step when the table is full.
+//! Sessions that nobody has answered yet, the oldest first, so that one can be found in a step when the table is full.
+//!
+//! A queue of slots with room for a quarter of the table: a byte for each session, where a list beside the table would
+//! take eight. What has been answered or has ended stays in until it comes to the front; a session that finds no room is
+//! counted all the same, and only cannot give way.
 
-use super::slab::NIL;
+use std::collections::VecDeque;
 
-#[derive(Clone, Copy)]
-struct Link {
-    before: u32,
-    behind: u32,
-}
+/// Sessions for each place in the queue.
+const SHARE: u32 = 4;
+/// Fewest places.
+const LEAST: u32 = 64;
 
-const UNLINKED: Link = Link { before: NIL, behind: NIL };
-
-/// The list, by slots of the session table.
+/// The queue, and how many there are in all.
 pub struct Unanswered {
-    links: Box<[Link]>,
-    first: u32,
-    last: u32,
-    len: u32,
+    queue: VecDeque<u32>,
+    room: usize,
+    count: u32,
 }
 
 impl Unanswered {
     /// For a session table of `capacity` slots.
     pub fn new(capacity: u32) -> Self {
-        Self { links: vec![UNLINKED; capacity as usize].into_boxed_slice(), first: NIL, last: NIL, len: 0 }
+        let room = (capacity / SHARE).max(LEAST) as usize;
+        Self { queue: VecDeque::with_capacity(room), room, count: 0 }
     }
 
-    /// Puts a session that is not in the list at its end.
-    pub fn push(&mut self, slot: u32) {
-        let Some(link) = self.links.get_mut(slot as usize) else { return };
-        *link = Link { before: self.last, behind: NIL };
-        match self.links.get_mut(self.last as usize) {
-            Some(last) => last.behind = slot,
-            None => self.first = slot,
+    /// One more waits. `waits` says whether a slot still does: answered ones leave the front as new ones come.
+    pub fn push(&mut self, slot: u32, waits: impl Fn(u32) -> bool) {
+        self.count += 1;
+        // Two for one, so that those that were answered never pile up.
+        for _ in 0..2 {
+            if self.queue.front().is_some_and(|slot| !waits(*slot)) {
+                self.queue.pop_front();
+            }
         }
-        self.last = slot;
-        self.len += 1;
+        self.put_back(slot);
     }
 
-    /// Takes a session that is in the list out of it.
-    pub fn remove(&mut self, slot: u32) {
-        let Some(link) = self.links.get_mut(slot as usize) else { return };
-        let Link { before, behind } = std::mem::replace(link, UNLINKED);
-        match self.links.get_mut(before as usize) {
-            Some(link) => link.behind = behind,
-            None => self.first = behind,
+    /// Takes the one that has waited longest, or what was there before.
+    pub fn pop(&mut self) -> Option<u32> {
+        self.queue.pop_front()
+    }
+
+    /// Puts one behind all others; it waits on.
+    pub fn put_back(&mut self, slot: u32) {
+        if self.queue.len() < self.room {
+            self.queue.push_back(slot);
         }
-        match self.links.get_mut(behind as usize) {
-            Some(link) => link.before = before,
-            None => self.last = before,
-        }
-        self.len -= 1;
     }
 
-    /// The one that waits longest.
-    pub fn first(&self) -> Option<u32> {
-        (self.first != NIL).then_some(self.first)
+    /// One was answered or has ended.
+    pub fn done(&mut self) {
+        self.count -= 1;
     }
 
-    /// How many there are.
-    #[allow(clippy::len_without_is_empty)]
-    pub const fn len(&self) -> u32 {
-        self.len
+    /// How many wait.
+    pub const fn count(&self) -> u32 {
+        self.count
     }
 
     /// Bytes of memory.
     pub const fn bytes(&self) -> usize {
-        self.links.len() * size_of::<Link>()
+        self.room * size_of::<u32>()
     }
 }
 
@@ -73,27 +69,16 @@ impl Unanswered {
 mod tests {
     use super::*;
 
-    fn all(list: &mut Unanswered) -> Vec<u32> {
-        let mut out = Vec::new();
-        while let Some(slot) = list.first() {
-            out.push(slot);
-            list.remove(slot);
-        }
-        out
-    }
-
     #[test]
-    fn oldest_first_whoever_leaves() {
-        for leaves in 0..4 {
-            let mut list = Unanswered::new(4);
-            (0..4).for_each(|slot| list.push(slot));
-            list.remove(leaves);
-            list.push(leaves);
-            let mut wanted: Vec<u32> = (0..4).filter(|s| *s != leaves).collect();
-            wanted.push(leaves);
-            assert_eq!(list.len(), 4);
-            assert_eq!(all(&mut list), wanted);
-            assert_eq!((list.first(), list.len()), (None, 0));
-        }
+    fn the_oldest_first_and_answered_ones_make_room() {
+        let mut waiting = Unanswered::new(0);
+        (0..40).for_each(|slot| waiting.push(slot, |_| true));
+        assert_eq!((waiting.pop(), waiting.count()), (Some(0), 40));
+        // All of these were answered: each new one takes two of them away.
+        (100..120).for_each(|slot| waiting.push(slot, |slot| slot >= 100));
+        assert_eq!(waiting.pop(), Some(100));
+        (200..300).for_each(|slot| waiting.push(slot, |_| true));
+        let all: Vec<u32> = std::iter::from_fn(|| waiting.pop()).collect();
+        assert_eq!((all.len(), all[0], waiting.count()), (LEAST as usize, 101, 160));
     }
 }
