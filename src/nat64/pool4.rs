@@ -206,12 +206,18 @@ impl Pool {
         self.draining.iter().map(|a| (a.addr, a.leased_blocks())).filter(|(_, leased)| *leased > 0)
     }
 
-    /// Shard that a packet for this address and port (or ICMP identifier) belongs to. Any answer will do for a
-    /// block that is free: its owner finds no mapping.
+    /// Shard that a packet for this address and port (or ICMP identifier) belongs to; `None` for a port that is in no
+    /// block. Any answer will do for a block that is free: its owner finds no mapping.
     #[inline]
     pub fn shard(&self, addr: Ipv4Addr, port: u16) -> Option<u8> {
         let address = self.find(addr)?;
-        address.shards.get(usize::from(port / address.block_size)).map(|s| s.load(Ordering::Relaxed))
+        let number = port / address.block_size;
+        let (word, bit) = place(number);
+        let known = address.allowed_in(word) | address.leased_in(word);
+        if known & bit == 0 {
+            return None;
+        }
+        address.shards.get(usize::from(number)).map(|s| s.load(Ordering::Relaxed))
     }
 
     /// Most ports that a block of the pool has.
@@ -542,9 +548,12 @@ impl Address {
         self.allowed.get(word).map_or(0, |w| w.load(Ordering::Relaxed))
     }
 
+    fn leased_in(&self, word: usize) -> u64 {
+        self.leased.get(word).map_or(0, |w| w.load(Ordering::Relaxed))
+    }
+
     fn free_in(&self, word: usize) -> u64 {
-        let leased = self.leased.get(word).map_or(u64::MAX, |w| w.load(Ordering::Relaxed));
-        self.allowed_in(word) & !leased & !self.fixed.get(word).copied().unwrap_or(u64::MAX)
+        self.allowed_in(word) & !self.leased_in(word) & !self.fixed.get(word).copied().unwrap_or(u64::MAX)
     }
 
     /// The words of the blocks of a class, each with a mask of those in it.

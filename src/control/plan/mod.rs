@@ -5,6 +5,7 @@
 mod dns;
 pub mod host;
 mod nat64;
+mod ports;
 mod siit;
 
 use std::net::{Ipv6Addr, SocketAddr};

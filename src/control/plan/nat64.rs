@@ -3,12 +3,12 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::ports::{blocks, enough_for_all, pools_of_units, ports, quota, quota_of};
 use super::{Allowed, MAX_WORKERS, MtuPlan, Nat64Plan, Pool4Mode, Pool4Plan, absolute, interface_name};
 use crate::addr::{Prefix4, Prefix6, is_illegal_source6, is_non_global};
 use crate::control::config::{self, At, Mode};
 use crate::control::problem::{Fault, Problems};
-use crate::nat64::permute::Declared;
-use crate::nat64::policy::{Assignment, HOLD_DOWN, PortPolicy, Quota, Quotas};
+use crate::nat64::policy::{Assignment, Quotas};
 use crate::nat64::pool4::span;
 use crate::nat64::settings::{
     Filter, Filtering, ICMP_DEFAULT, IPV6_MIN_MTU, Limits, Pool4Range, TCP_EST, TCP_INCOMING_SYN, TCP_TRANS,
@@ -20,7 +20,7 @@ use crate::xlat::pref64::Pref64;
 /// Addresses of all pool ranges together. The block table takes one byte for each block.
 const MAX_POOL_ADDRESSES: u64 = 65_536;
 /// A week: no lifetime needs more, and the timers need a bound.
-const MAX_TIMER: u64 = 604_800;
+pub(super) const MAX_TIMER: u64 = 604_800;
 
 /// Checks the sections and makes the plan. What could not be read is replaced by its default; the problems then
 /// say that there is no plan.
@@ -125,89 +125,6 @@ fn size_of_blocks(at: Option<&At<u64>>, usual: u16, problems: &mut Problems) -> 
     size
 }
 
-fn ports(section: &config::Nat64, problems: &mut Problems) -> PortPolicy {
-    let usual = PortPolicy { max_blocks: 16, ..PortPolicy::default() };
-    let Some(at) = &section.ports else { return usual };
-    let section = &at.value;
-    let chosen = |at: &Option<At<bool>>, usual: bool| at.as_ref().map_or(usual, |at| at.value);
-    let hold_down = number(section.hold_down.as_ref(), HOLD_DOWN.as_secs(), 0..=MAX_TIMER, problems);
-    if let Some(at) = section.hold_down.as_ref().filter(|at| at.value < HOLD_DOWN.as_secs()) {
-        let (usual, source) = (HOLD_DOWN.as_secs(), "RFC 6888 REQ-8".to_owned());
-        problems.warning(&at.path, Fault::TimerShort { value: at.value, usual, source });
-    }
-    PortPolicy {
-        parity: chosen(&section.parity, usual.parity),
-        range: chosen(&section.range, usual.range),
-        preserve: chosen(&section.preserve, usual.preserve),
-        pairing: section.pairing.as_ref().map(|at| at.value).unwrap_or_default(),
-        hold_down: Duration::from_secs(hold_down),
-        hold_down_max: number(section.hold_down_max.as_ref(), usual.hold_down_max, 0..=16_777_216, problems),
-        block_idle: Duration::from_secs(number(
-            section.block_idle.as_ref(),
-            usual.block_idle.as_secs(),
-            0..=MAX_TIMER,
-            problems,
-        )),
-        max_blocks: number(section.max_blocks.as_ref(), usual.max_blocks, 0..=1_024, problems),
-        overflow_blocks: number(section.overflow_blocks.as_ref(), usual.overflow_blocks, 0..=1_024, problems),
-    }
-}
-
-fn quota(at: Option<&At<config::Quota>>, problems: &mut Problems) -> Quota {
-    let Some(at) = at else { return Quota::default() };
-    let config::Quota { ports, sessions, unanswered, new_per_second } = &at.value;
-    quota_of([ports, sessions, unanswered, new_per_second], problems)
-}
-
-fn quota_of(keys: [&Option<At<u64>>; 4], problems: &mut Problems) -> Quota {
-    let [ports, sessions, unanswered, new_per_second] =
-        keys.map(|at| number(at.as_ref(), 0u32, 0..=16_777_216, problems));
-    Quota { ports, sessions, unanswered, new_per_second }
-}
-
-/// Every unit's pool must be there, and a pool that no unit names serves nobody.
-fn pools_of_units(pool4: &[Pool4Plan], units: &[Unit], problems: &mut Problems) {
-    for (i, unit) in units.iter().enumerate() {
-        let Some(name) = &unit.pool else { continue };
-        if !pool4.iter().any(|pool| pool.range.pool.as_ref() == Some(name)) {
-            problems.error(&format!("unit[{i}].pool"), Fault::UnknownPool { value: shown(name, 60) });
-        }
-    }
-    for (i, pool) in pool4.iter().enumerate() {
-        let Some(name) = &pool.range.pool else { continue };
-        if !units.iter().any(|unit| unit.pool.as_ref() == Some(name)) {
-            problems.warning(&format!("nat64.pool4[{i}].name"), Fault::UnusedPool { value: shown(name, 60) });
-        }
-    }
-}
-
-/// `permuted` needs a block for every subscriber that can be.
-fn enough_for_all(
-    section: &config::Nat64,
-    pool4: &[Pool4Plan],
-    block_size: u16,
-    units: &[Unit],
-    subscriber: u8,
-    problems: &mut Problems,
-) {
-    let path = section.block_assignment.as_ref().map_or("nat64.block-assignment", |at| at.path.as_str());
-    if units.is_empty() {
-        problems.error(path, Fault::NobodyDeclared);
-    }
-    let mut names: Vec<_> = units.iter().map(|unit| &unit.pool).collect();
-    names.sort_unstable();
-    names.dedup();
-    for name in names {
-        let declared = Declared::new(units.iter().filter(|unit| unit.pool == *name), subscriber).count();
-        let pools = pool4.iter().filter(|pool| pool.range.pool == *name);
-        let blocks: u64 = pools.map(|pool| blocks(pool, block_size)).sum();
-        if declared > u128::from(blocks) {
-            let declared = u64::try_from(declared).unwrap_or(u64::MAX);
-            problems.error(path, Fault::TooManyDeclared { declared, blocks });
-        }
-    }
-}
-
 fn pool4(
     section: &config::Nat64,
     block_size: u16,
@@ -283,12 +200,6 @@ fn pool4_ports(pool: &At<config::Pool4>, block: u16, problems: &mut Problems) ->
         problems.warning(&at.path, Fault::PortsLeftOver { left, block });
     }
     at.value.clone()
-}
-
-/// How many whole blocks a range has.
-fn blocks(pool: &Pool4Plan, block_size: u16) -> u64 {
-    let size = pool.range.block_size.unwrap_or(block_size);
-    pool.range.prefix.size() * u64::from(span(&pool.range.ports, size).1)
 }
 
 fn enough_blocks(pool4: &[Pool4Plan], block_size: u16, workers: u16, problems: &mut Problems) {

@@ -37,6 +37,7 @@ fn h03_scattered_ranges_and_every_block_is_leased_once_and_comes_back() {
     assert_eq!(pool.usage(), (blocks, 0));
     assert!(!pool.contains("198.51.100.8".parse().unwrap()));
     assert_eq!(pool.shard("198.51.100.8".parse().unwrap(), 2000), None);
+    assert_eq!(pool.shard("198.51.100.7".parse().unwrap(), 1023), None, "in no block");
 }
 
 #[test]
