@@ -19,6 +19,7 @@ mod offload;
 mod ports;
 mod reload;
 mod rows;
+mod security;
 mod tcp;
 mod v4_to_v6;
 mod v6_to_v4;

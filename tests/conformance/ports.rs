@@ -28,7 +28,7 @@ fn restless() -> PortPolicy {
 }
 
 #[test]
-fn f22_g02_h02_tcp_udp_and_icmp_of_a_client_come_from_one_address() {
+fn f22_g02_h01_h02_tcp_udp_and_icmp_of_a_client_come_from_one_address() {
     let mut settings = settings();
     settings.pool4.ranges = ["198.51.100.0/30", "203.0.113.64/28"]
         .map(|prefix| Pool4Range::new(prefix.parse().unwrap(), 1024..=65535))

@@ -103,3 +103,32 @@ pub(super) fn blocks(pool: &Pool4Plan, block_size: u16) -> u64 {
     let size = pool.range.block_size.unwrap_or(block_size);
     pool.range.prefix.size() * u64::from(span(&pool.range.ports, size).1)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::control::plan::check;
+    use crate::nat64::policy::HOLD_DOWN;
+    use crate::nat64::settings::Filtering;
+
+    const LEAST: &str = "nat64.pool4 = [{ prefix = \"198.51.100.0/28\" }]";
+
+    #[test]
+    fn h09_h10_h25_by_default_anyone_may_answer_ports_rest_and_no_system_port_is_given_out() {
+        let plan = check(LEAST).unwrap().plan;
+        let nat64 = plan.nat64().unwrap();
+        assert_eq!(nat64.filtering, Filtering::default());
+        assert_eq!(nat64.ports.hold_down, HOLD_DOWN);
+        assert!(nat64.pool4.iter().all(|pool| *pool.range.ports.start() >= 1024));
+    }
+
+    #[test]
+    fn the_journal_is_beside_the_key_unless_it_is_named() {
+        let journal = |more: &str| {
+            let plan = check(&format!("{LEAST}\n{more}")).unwrap().plan;
+            plan.nat64().unwrap().journal.display().to_string()
+        };
+        assert_eq!(journal(""), "/var/lib/sampan/key.blocks");
+        assert_eq!(journal("nat64.key-file = \"/etc/s/k\""), "/etc/s/k.blocks");
+        assert_eq!(journal("nat64.journal = \"/x\""), "/x");
+    }
+}

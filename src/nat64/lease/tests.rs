@@ -353,7 +353,7 @@ fn h26_a_low_port_first_leads_to_the_address_of_the_fixed_block() {
 }
 
 #[test]
-fn h22_every_free_place_is_equally_likely() {
+fn h17_h22_every_free_place_is_equally_likely() {
     let mut counts = [0u32; 64];
     // Three quarters are taken, in one lump.
     let taken = [0xffff_ffff_ffff_0000u64];
