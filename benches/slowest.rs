@@ -194,7 +194,7 @@ fn through_engine(data: &[u8]) -> Box<dyn FnMut()> {
     let bytes = Bench::new().input(&mut Bytes::new(data));
     let settings = gateway::settings();
     let steering = Steering::new(settings.key, settings.subscriber_len, 1);
-    let pool = Arc::new(Pool::new(&settings.pool4, &settings.key, None));
+    let pool = Arc::new(Pool::new(&settings, None));
     let now = Instant::from_secs(1000);
     let mut engine = Engine::new(settings, Place { worker: 0, steering, pool, seed: 0x5eed }, now);
     let mut packet = PacketBuf::new();

@@ -8,6 +8,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::net::SocketAddr;
 
+use sampan::nat64::policy::{PortPolicy, Quota, Quotas};
+use sampan::nat64::settings::Unit;
 use sampan::wire::packet::{Gso, GsoKind, Offload};
 
 use support::device::Carousels;
@@ -115,6 +117,31 @@ fn forward(gateway: &mut Carousels, packets: Vec<(Vec<u8>, Offload)>, crossing: 
     let after = totals(gateway);
     assert_eq!(after.translated - before.translated, ROUNDS);
     assert_eq!(after.passed - before.passed, if crossing { ROUNDS } else { 0 });
+    assert_eq!(allocated, 0);
+}
+
+#[test]
+fn a_new_mapping_costs_no_allocation_with_quotas_and_events() {
+    const CLIENTS: u64 = 900;
+    let mut settings = settings();
+    let quota = Quota { ports: 1000, sessions: 2000, unanswered: 1500, new_per_second: 5000 };
+    settings.quotas = Quotas { subscriber: quota, network: quota, ..Quotas::default() };
+    let prefixes = vec!["2001:db8:1::/48".parse().unwrap()];
+    settings.units = vec![Unit { name: "one".into(), prefixes, quota, reserve: 10, ..Unit::default() }];
+    settings.ports = PortPolicy::default();
+    let y = settings.pool6[0].embed("203.0.113.10".parse().unwrap());
+    let mut gateway = Carousels::new(&settings, 1);
+    let client = |i: u64| at(format!("2001:db8:1:{:x}::{i:x}", i % 9), 4000);
+    let first = |i| (udp(client(i), SocketAddr::new(y.into(), 53), b"q").bytes(), Offload::default());
+    gateway.workers[0].device().load((0..CLIENTS).map(first).collect(), CLIENTS);
+    let allocated = allocations(|| gateway.run());
+    assert_eq!(gateway.counters[0].totals().translated, CLIENTS);
+    // They end, rest, and give everything back.
+    for _ in 0..3 {
+        gateway.now = gateway.now + std::time::Duration::from_secs(400);
+        assert_eq!(allocations(|| gateway.run()), 0);
+    }
+    assert_eq!(gateway.workers[0].engine().subscribers(), 0);
     assert_eq!(allocated, 0);
 }
 

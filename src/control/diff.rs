@@ -7,6 +7,7 @@ use super::plan::host::{HostFacts, check_host};
 use super::plan::{Checked, DnsPlan, MtuPlan, Nat64Plan, Plan, Pool4Plan, SiitPlan, TranslatorPlan, load};
 use super::problem::{Fault, Places, Problem, Severity};
 use crate::addr::{Prefix4, PrefixAny};
+use crate::nat64::policy::Assignment;
 use crate::nat64::settings;
 use crate::siit;
 
@@ -41,6 +42,8 @@ impl Change {
             Self::Nat64(settings::Change::Filtering(_)) => "nat64.filtering",
             Self::Nat64(settings::Change::Allow(_)) => "nat64.allow",
             Self::Nat64(settings::Change::Timers(_)) => "nat64.timers",
+            Self::Nat64(settings::Change::Ports(_)) => "nat64.ports",
+            Self::Nat64(settings::Change::Quotas(_)) => "nat64.quota",
             Self::Nat64(settings::Change::Static(_)) => "nat64.static",
             Self::Siit(siit::settings::Change::Mapping(_)) => "siit.eam",
             Self::Dns64(_) => "dns64",
@@ -120,6 +123,8 @@ fn nat64(was: &Nat64Plan, is: &Nat64Plan) -> Vec<Change> {
         (was.filtering != is.filtering).then_some(settings::Change::Filtering(is.filtering)),
         (was.timers != is.timers).then(|| settings::Change::Timers(is.timers.clone())),
         (was.static_bib != is.static_bib).then(|| settings::Change::Static(is.static_bib.clone())),
+        (was.ports != is.ports).then_some(settings::Change::Ports(is.ports)),
+        (was.quotas != is.quotas).then_some(settings::Change::Quotas(is.quotas)),
     ];
     changes.into_iter().flatten().map(Change::Nat64).collect()
 }
@@ -180,6 +185,9 @@ fn nat64_restarts(was: &Nat64Plan, is: &Nat64Plan) -> Vec<String> {
         ("nat64.pool6", was.pool6 != is.pool6),
         ("nat64.subscriber", was.subscriber_len != is.subscriber_len),
         ("nat64.block-size", was.block_size != is.block_size),
+        ("nat64.block-assignment", was.assignment != is.assignment),
+        ("nat64.journal", was.journal != is.journal && was.key_file == is.key_file),
+        ("nat64.ports.hold-down-max", was.ports.hold_down_max != is.ports.hold_down_max),
         ("nat64.key-file", was.key_file != is.key_file),
         ("nat64.workers", was.workers != is.workers),
         ("nat64.sessions", was.limits.sessions != is.limits.sessions),
@@ -210,7 +218,21 @@ fn nat64_restarts(was: &Nat64Plan, is: &Nat64Plan) -> Vec<String> {
     let moved = is.pool4.iter().enumerate().filter_map(|(i, pool)| {
         same_range(pool).filter(|other| other.mode != pool.mode).map(|_| format!("nat64.pool4[{i}].mode"))
     });
-    plain.into_iter().chain(moved).collect()
+    // Tables are made for the block sizes there are at start; and what a range has leased has its size.
+    let sizes: Vec<u16> = was.pool4.iter().map(|pool| was.block_size_of(pool)).collect();
+    let resized = is.pool4.iter().enumerate().filter_map(|(i, pool)| {
+        let size = is.block_size_of(pool);
+        let same_size = same_range(pool).is_none_or(|other| was.block_size_of(other) == size);
+        let path = || format!("nat64.pool4[{i}].block-size");
+        (was.block_size == is.block_size && !(same_size && sizes.contains(&size))).then(path)
+    });
+    // The permutation is a function of both: it cannot change under the feet of those who have its blocks.
+    let permuted = is.assignment == Assignment::Permuted && was.assignment == is.assignment;
+    let fixed = differing(&[
+        ("unit", permuted && was.units != is.units),
+        ("nat64.pool4", permuted && was.ranges() != is.ranges()),
+    ]);
+    plain.into_iter().chain(moved).chain(resized).chain(fixed).collect()
 }
 
 fn listen(plan: &Plan) -> &[SocketAddr] {
@@ -257,6 +279,8 @@ upstream = ["203.0.113.53"]
             Change::Nat64(settings::Change::Filtering(filtering)) => settings.filtering = filtering,
             Change::Nat64(settings::Change::Allow(allow)) => settings.allow = allow,
             Change::Nat64(settings::Change::Timers(timers)) => settings.timers = timers,
+            Change::Nat64(settings::Change::Ports(ports)) => settings.ports = ports,
+            Change::Nat64(settings::Change::Quotas(quotas)) => settings.quotas = quotas,
             Change::Nat64(settings::Change::Static(entries)) => settings.static_bib = entries,
             Change::Siit(change) => panic!("{change:?} for the stateful translator"),
             Change::Dns64(change) => {
@@ -281,6 +305,44 @@ upstream = ["203.0.113.53"]
             "nat64.pool4.ports" => swap("1024-65535", "2048-65535"),
             "nat64.pool4.mode" => swap("\"routed\"", "\"onlink\", interface = \"eth0\""),
             "nat64.pool4.interface" => swap("\"routed\"", "\"onlink\", interface = \"eth1\""),
+            "nat64.pool4.block-size" => swap("mode = \"routed\"", "mode = \"routed\", block-size = 1024"),
+            "nat64.pool4.name" => swap("mode = \"routed\"", "mode = \"routed\", name = \"p\""),
+            "nat64.block-assignment" => {
+                let text = swap("2001:db8:6::/64", "2001:db8:6::/120");
+                format!("nat64.block-assignment = \"permuted\"\n{text}")
+            }
+            "nat64.journal" => line("nat64.journal = \"/j\""),
+            "nat64.when-full" => line("nat64.when-full = \"off\""),
+            "nat64.ports.parity" => line("nat64.ports.parity = false"),
+            "nat64.ports.range" => line("nat64.ports.range = false"),
+            "nat64.ports.preserve" => line("nat64.ports.preserve = true"),
+            "nat64.ports.pairing" => line("nat64.ports.pairing = \"soft\""),
+            "nat64.ports.hold-down" => line("nat64.ports.hold-down = 240"),
+            "nat64.ports.hold-down-max" => line("nat64.ports.hold-down-max = 9"),
+            "nat64.ports.block-idle" => line("nat64.ports.block-idle = 9"),
+            "nat64.ports.max-blocks" => line("nat64.ports.max-blocks = 9"),
+            "nat64.ports.overflow-blocks" => line("nat64.ports.overflow-blocks = 9"),
+            "nat64.quota.ports" => line("nat64.quota.ports = 9"),
+            "nat64.quota.sessions" => line("nat64.quota.sessions = 9"),
+            "nat64.quota.unanswered" => line("nat64.quota.unanswered = 9"),
+            "nat64.quota.new-per-second" => line("nat64.quota.new-per-second = 9"),
+            "nat64.network-quota.ports" => line("nat64.network-quota.ports = 9"),
+            "nat64.network-quota.sessions" => line("nat64.network-quota.sessions = 9"),
+            "nat64.network-quota.unanswered" => line("nat64.network-quota.unanswered = 9"),
+            "nat64.network-quota.new-per-second" => line("nat64.network-quota.new-per-second = 9"),
+            "unit.pool" => {
+                let text = swap(
+                    "mode = \"routed\" }",
+                    "mode = \"routed\" }, { prefix = \"192.0.2.0/28\", name = \"p\" }",
+                );
+                text.replace("name = \"a\"", "name = \"a\", pool = \"p\"")
+            }
+            "unit.max-blocks" => swap("name = \"a\"", "name = \"a\", max-blocks = 3"),
+            "unit.quota.ports" => swap("name = \"a\"", "name = \"a\", quota.ports = 3"),
+            "unit.quota.sessions" => swap("name = \"a\"", "name = \"a\", quota.sessions = 3"),
+            "unit.quota.unanswered" => swap("name = \"a\"", "name = \"a\", quota.unanswered = 3"),
+            "unit.quota.new-per-second" => swap("name = \"a\"", "name = \"a\", quota.new-per-second = 3"),
+            "unit.quota.reserve" => swap("name = \"a\"", "name = \"a\", quota.reserve = 3"),
             "nat64.subscriber" => line("nat64.subscriber = 64"),
             "nat64.block-size" => line("nat64.block-size = 1024"),
             "nat64.key-file" => line("nat64.key-file = \"/k\""),

@@ -259,6 +259,32 @@ faults! {
             vi "{value} nằm trong pool4 {pool4}, vùng của bộ chuyển dịch"
                 => "chọn địa chỉ ngoài pool4";
 
+        // Pools and units.
+        UnknownPool { value: String }
+            en "no pool4 is named {value}"
+                => "write name = \"{value}\" in a [[nat64.pool4]], or take pool out of the unit"
+            vi "không có pool4 nào tên {value}"
+                => "ghi name = \"{value}\" trong một [[nat64.pool4]], hoặc bỏ pool khỏi đơn vị";
+        UnusedPool { value: String }
+            en "no unit uses the pool {value}: nobody gets ports of these addresses"
+                => "write pool = \"{value}\" in a [[unit]], or take the name away"
+            vi "không đơn vị nào dùng pool {value}: không ai được cấp cổng của các địa chỉ này"
+                => "ghi pool = \"{value}\" trong một [[unit]], hoặc bỏ tên";
+        NobodyDeclared
+            en "permuted blocks belong to subscribers that units declare, and there is no unit"
+                => "declare [[unit]] with their prefixes, or use \"dynamic\""
+            vi "khối hoán vị thuộc về thuê bao do các đơn vị khai báo, mà chưa có đơn vị nào"
+                => "khai báo [[unit]] cùng prefix của chúng, hoặc dùng \"dynamic\"";
+        TooManyDeclared { declared: u64, blocks: u64 }
+            en "the units declare {declared} subscribers for {blocks} blocks"
+                => "use a shorter nat64.subscriber prefix, smaller blocks or a larger pool4, or \"dynamic\""
+            vi "các đơn vị khai báo {declared} thuê bao cho {blocks} khối"
+                => "dùng nat64.subscriber ngắn hơn, khối nhỏ hơn hoặc pool4 lớn hơn, hoặc \"dynamic\"";
+        ReserveTooLarge { reserved: u64, sessions: u32 }
+            en "the units reserve {reserved} of {sessions} sessions and leave none to share"
+                => "reserve less, or raise nat64.sessions"
+            vi "các đơn vị giữ riêng {reserved} trên {sessions} phiên, không còn phiên dùng chung"
+                => "giảm reserve, hoặc tăng nat64.sessions";
         // pool4.
         PortsReversed { low: u16, high: u16 }
             en "the port range {low}-{high} runs backwards"

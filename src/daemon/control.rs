@@ -1,6 +1,7 @@
 //! The running gateway as the admin socket sees it: asks the workers, adds up, reloads.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant as Clock};
@@ -19,14 +20,15 @@ use crate::control::admin::{
 };
 use crate::control::diff::{self, Change};
 use crate::control::plan::host::HostFacts;
-use crate::control::plan::{Nat64Plan, Plan, TranslatorPlan};
+use crate::control::plan::{Nat64Plan, Plan, Pool4Mode, Pool4Plan, TranslatorPlan};
 use crate::control::problem::{Fault, Problem};
 use crate::io::dns_net;
 use crate::io::netlink::{Netlink, Wanted};
 use crate::nat64::engine::Engine;
 use crate::nat64::pool4::Pool;
-use crate::nat64::settings::{self, BibRow, Key, Pool4, RowFilter, SessionRow};
+use crate::nat64::settings::{self, BibRow, Hops, Key, Mtu, RowFilter, SessionRow};
 use crate::siit::{self, Siit};
+use crate::text::Lang;
 use crate::time::Instant;
 use crate::verdict::DropReason;
 
@@ -72,6 +74,8 @@ pub struct Control {
     pub running: Mutex<Running>,
     /// Where the configuration is.
     pub config: PathBuf,
+    /// Whether the block journal is written as it should, if there is one.
+    pub journal_healthy: Option<Arc<AtomicBool>>,
     /// Secret of the pool, if there is one.
     pub key: Option<Key>,
     /// Index of the TUN.
@@ -92,23 +96,43 @@ pub struct Running {
     pub plan: Plan,
     /// The pool of all workers, in stateful mode.
     pub pool: Option<Arc<Pool>>,
+    /// Ranges that the plan has no more, while flows of theirs go on.
+    pub kept: Vec<Pool4Plan>,
+}
+
+/// Between two looks at ranges that are kept.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Takes the routes of ranges away whose last flow has ended. Never ends by itself.
+pub async fn tidy_routes(control: Arc<Control>) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let control = control.clone();
+        let tidied = tokio::task::spawn_blocking(move || control.drop_drained()).await;
+        if let Ok(Err(problem)) = tidied {
+            tracing::error!("routes of drained pool addresses: {}", problem.view(Lang::En).message);
+        }
+    }
 }
 
 /// What a plan wants from the kernel.
 pub fn wanted(plan: &Plan) -> Wanted {
-    use crate::control::plan::Pool4Mode;
+    wanted_with(plan, &[])
+}
+
+/// The same, with ranges that are kept.
+fn wanted_with(plan: &Plan, kept: &[Pool4Plan]) -> Wanted {
     let nat64 = match &plan.translator {
         TranslatorPlan::Nat64(nat64) => nat64,
         TranslatorPlan::Siit(siit) => {
             return Wanted { pool6: siit.routed6(), pool4: siit.routed4(), proxy: Vec::new() };
         }
     };
+    let pool4 = || nat64.pool4.iter().chain(kept);
     Wanted {
         pool6: nat64.pool6.iter().map(|p| p.prefix()).collect(),
-        pool4: nat64.pool4.iter().map(|p| p.range.prefix).collect(),
-        proxy: nat64
-            .pool4
-            .iter()
+        pool4: pool4().map(|p| p.range.prefix).collect(),
+        proxy: pool4()
             .filter_map(|p| match &p.mode {
                 Pool4Mode::Routed => None,
                 Pool4Mode::OnLink { interface } => Some((p.range.prefix, interface.clone())),
@@ -158,11 +182,6 @@ impl Control {
         answered.recv_timeout(PATIENCE).ok()
     }
 
-    /// The plan that runs.
-    pub fn plan(&self) -> Plan {
-        self.running().plan.clone()
-    }
-
     fn running(&self) -> std::sync::MutexGuard<'_, Running> {
         // A panic while it was held left a whole value: it is replaced in one assignment.
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
@@ -201,15 +220,17 @@ impl Control {
 
     fn apply(&self, change: &settings::Change, running: &mut Running, plan: &Plan) -> Result<(), Problem> {
         let pool = match change {
-            settings::Change::Pool4(ranges) => match (plan.nat64(), &self.key, &running.pool) {
+            settings::Change::Pool4(_) => match (plan.nat64(), &self.key, &running.pool) {
                 (Some(nat64), Some(key), Some(pool)) => {
-                    let pool4 = Pool4 { ranges: ranges.clone(), block_size: nat64.block_size };
-                    Some(Arc::new(Pool::new(&pool4, key, Some(pool))))
+                    let settings = nat64.settings(*key, Mtu::default(), Hops::KernelForwards);
+                    Some(Arc::new(Pool::new(&settings, Some(pool))))
                 }
                 // Only the stateful translator has a pool to change.
                 (_, _, _) => None,
             },
             settings::Change::Units(_)
+            | settings::Change::Ports(_)
+            | settings::Change::Quotas(_)
             | settings::Change::Filtering(_)
             | settings::Change::Allow(_)
             | settings::Change::Timers(_)
@@ -228,10 +249,34 @@ impl Control {
             }
         }
         if let Some(pool) = pool {
-            self.route(&running.plan, plan)?;
-            running.pool = Some(pool);
+            let was = running.plan.nat64().map(|nat64| nat64.pool4.clone()).unwrap_or_default();
+            let gone = was.into_iter().chain(running.kept.iter().cloned()).filter(|old| {
+                let is_there = |new: &Nat64Plan| new.pool4.iter().any(|p| p.range.prefix == old.range.prefix);
+                !plan.nat64().is_some_and(is_there) && is_draining(&pool, old)
+            });
+            let kept: Vec<_> = gone.collect();
+            self.route(&wanted_with(&running.plan, &running.kept), &wanted_with(plan, &kept))?;
+            (running.pool, running.kept) = (Some(pool), kept);
         }
         Ok(())
+    }
+
+    /// Takes the routes of kept ranges away that have no flow any more.
+    fn drop_drained(&self) -> Result<(), Problem> {
+        let mut running = self.running();
+        let Some(pool) = running.pool.clone().filter(|_| !running.kept.is_empty()) else { return Ok(()) };
+        let kept: Vec<_> = running.kept.iter().filter(|range| is_draining(&pool, range)).cloned().collect();
+        if kept.len() < running.kept.len() {
+            self.route(&wanted_with(&running.plan, &running.kept), &wanted_with(&running.plan, &kept))?;
+            running.kept = kept;
+        }
+        Ok(())
+    }
+
+    /// What the gateway wants from the kernel now.
+    pub fn wanted(&self) -> Wanted {
+        let running = self.running();
+        wanted_with(&running.plan, &running.kept)
     }
 
     fn apply_siit(
@@ -246,13 +291,12 @@ impl Control {
                 return Err(no_answer(worker));
             }
         }
-        self.route(&running.plan, plan)
+        self.route(&wanted(&running.plan), &wanted(plan))
     }
 
-    /// Goes from the routes of one plan to those of another.
-    fn route(&self, before: &Plan, after: &Plan) -> Result<(), Problem> {
-        let (before, after) = (wanted(before), wanted(after));
-        let routed = self.netlink.apply(self.tun, &after, &before);
+    /// Goes from some routes to others.
+    fn route(&self, before: &Wanted, after: &Wanted) -> Result<(), Problem> {
+        let routed = self.netlink.apply(self.tun, after, before);
         self.runtime
             .block_on(routed)
             .map_err(|e| Problem::of_file(Fault::NotApplied { reason: e.to_string() }))
@@ -296,6 +340,10 @@ struct Tables {
     subscribers: u64,
 }
 
+fn is_draining(pool: &Pool, range: &Pool4Plan) -> bool {
+    pool.draining().any(|(addr, _)| range.range.prefix.contains(addr))
+}
+
 fn by_protocol([tcp, udp, icmp]: [u32; 3]) -> ByProtocol {
     ByProtocol { tcp: tcp.into(), udp: udp.into(), icmp: icmp.into() }
 }
@@ -312,9 +360,9 @@ fn no_answer(worker: usize) -> Problem {
 
 impl Backend for Control {
     fn status(&self) -> Status {
-        let (plan, pool) = {
+        let (plan, pool, kept) = {
             let running = self.running();
-            (running.plan.clone(), running.pool.clone())
+            (running.plan.clone(), running.pool.clone(), running.kept.clone())
         };
         let mut status = Status {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -324,7 +372,7 @@ impl Backend for Control {
             ..Status::default()
         };
         match &plan.translator {
-            TranslatorPlan::Nat64(nat64) => nat64_status(nat64, pool.as_deref(), &mut status),
+            TranslatorPlan::Nat64(nat64) => nat64_status(nat64, &kept, pool.as_deref(), &mut status),
             TranslatorPlan::Siit(siit) => {
                 let text = |prefixes: &[Prefix4]| prefixes.iter().map(ToString::to_string).collect();
                 status.pool6.push(siit.prefix.to_string());
@@ -359,6 +407,13 @@ impl Backend for Control {
                 }
             }
             status.workers.push(row);
+        }
+        let journal_fails = self.journal_healthy.as_ref().is_some_and(|h| !h.load(Ordering::Relaxed));
+        if journal_fails && status.health.state == HealthState::Ok {
+            status.health = Health {
+                state: HealthState::Degraded,
+                reasons: vec!["the block journal cannot be written".into()],
+            };
         }
         status
     }
@@ -417,22 +472,33 @@ impl Backend for Control {
     }
 }
 
-fn nat64_status(plan: &Nat64Plan, pool: Option<&Pool>, status: &mut Status) {
-    use crate::control::plan::Pool4Mode;
+fn nat64_status(plan: &Nat64Plan, kept: &[Pool4Plan], pool: Option<&Pool>, status: &mut Status) {
     status.pool6 = plan.pool6.iter().map(ToString::to_string).collect();
     status.sessions_limit = plan.limits.sessions.into();
     status.subscribers_limit = plan.limits.subscribers.into();
     let usage: Vec<_> = pool.map(|pool| pool.usage_by_range().collect()).unwrap_or_default();
     for (range, (blocks, leased)) in plan.pool4.iter().zip(usage) {
-        status.pool4.push(Pool4Status {
-            prefix: range.range.prefix.to_string(),
-            ports: format!("{}-{}", range.range.ports.start(), range.range.ports.end()),
-            mode: match &range.mode {
-                Pool4Mode::Routed => "routed".into(),
-                Pool4Mode::OnLink { interface } => format!("onlink {interface}"),
-            },
-            blocks,
-            blocks_leased: leased,
-        });
+        status.pool4.push(pool4_status(range, blocks, leased));
+    }
+    for range in kept {
+        let draining = pool.into_iter().flat_map(Pool::draining);
+        let leased =
+            draining.filter(|(addr, _)| range.range.prefix.contains(*addr)).map(|(_, leased)| leased);
+        let mut row = pool4_status(range, 0, leased.sum());
+        row.mode.push_str(" draining");
+        status.pool4.push(row);
+    }
+}
+
+fn pool4_status(range: &Pool4Plan, blocks: u64, blocks_leased: u64) -> Pool4Status {
+    Pool4Status {
+        prefix: range.range.prefix.to_string(),
+        ports: format!("{}-{}", range.range.ports.start(), range.range.ports.end()),
+        mode: match &range.mode {
+            Pool4Mode::Routed => "routed".into(),
+            Pool4Mode::OnLink { interface } => format!("onlink {interface}"),
+        },
+        blocks,
+        blocks_leased,
     }
 }

@@ -7,9 +7,12 @@ mod control;
 pub mod counters;
 mod dns;
 mod error;
+mod journal;
 mod key;
+mod notices;
 mod privileges;
 pub mod ring;
+mod stateful;
 pub mod worker;
 
 use std::fs;
@@ -26,15 +29,13 @@ use self::control::{Contact, Control, Mailbox, Running, Stop, wanted};
 use self::counters::{Counters, Totals};
 pub use self::error::StartError;
 use self::ring::Exchange;
+use self::stateful::{Prepared, Stateful};
 use self::worker::{Requests, Translator, Worker};
 use crate::control::admin::{self, Backend, BindFault};
 use crate::control::plan::{Nat64Plan, Plan, SiitPlan, TranslatorPlan};
 use crate::io::netlink::{Netlink, NetlinkError, Wanted};
 use crate::io::tun::{self, TunQueue};
-use crate::nat64::engine::{Engine, Place};
-use crate::nat64::pool4::Pool;
-use crate::nat64::settings::{Hops, Key};
-use crate::nat64::steer::Steering;
+use crate::nat64::settings::{Hops, Key, Mtu};
 use crate::siit::{self, Siit};
 use crate::text::Lang;
 use crate::time::Instant;
@@ -79,7 +80,12 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
         }
     })?;
     let kind = match &plan.translator {
-        TranslatorPlan::Nat64(nat64) => Kind::Nat64(nat64, key::read_or_make(&nat64.key_file)?),
+        TranslatorPlan::Nat64(nat64) => {
+            let key = key::read_or_make(&nat64.key_file)?;
+            // The pool asks neither for MTUs nor for hops.
+            let settings = nat64.settings(key, Mtu::default(), Hops::KernelForwards);
+            Kind::Nat64(nat64, key, Prepared::open(&settings, &nat64.journal))
+        }
         TranslatorPlan::Siit(siit) => Kind::Siit(siit),
     };
     let cpus = thread::available_parallelism().map_or(1, usize::from);
@@ -105,30 +111,29 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
 
     let (stop, mut stopped) = watch::channel(Stop::No);
     let (failed, mut failures) = mpsc::channel(1);
-    let mut table_bytes = 0;
+    let mut stateful = None;
     let (crew, pool, key) = match kind {
-        Kind::Nat64(nat64, key) => {
+        Kind::Nat64(nat64, key, prepared) => {
             let mut settings = nat64.settings(key, mtu, Hops::KernelForwards);
             settings.icmp6_source = icmp6_source;
             settings.mss_clamp = settings.mss_clamp.map(|_| mss::fitting(narrow.v6, narrow.v4));
-            let pool = Arc::new(Pool::new(&settings.pool4, &key, None));
-            let steering = Steering::new(key, settings.subscriber_len, workers);
-            let crew = Crew::start(queues, start, &failed, Mailbox::Nat64, |worker, seed| {
-                let place = Place { worker, steering: steering.clone(), pool: pool.clone(), seed };
-                let engine = Engine::new(settings.clone(), place, now(start));
-                table_bytes += engine.table_bytes();
-                engine
-            })?;
-            (crew, Some(pool), Some(key))
+            let made = prepared.start(&settings, workers, start).map_err(system)?;
+            let Stateful { engines, pool, writer, streams, table_bytes } = made;
+            tokio::spawn(notices::tell(streams));
+            stateful = Some((writer, table_bytes));
+            (Crew::start(queues, engines, start, &failed, Mailbox::Nat64)?, Some(pool), Some(key))
         }
         Kind::Siit(siit) => {
             let mut settings = siit.settings(mtu, Hops::KernelForwards);
             settings.icmp6_source = icmp6_source;
             settings.mss_clamp = settings.mss_clamp.map(|_| mss::fitting(narrow.v6, narrow.v4));
-            let crew = Crew::start(queues, start, &failed, Mailbox::Siit, |worker, seed| {
-                Siit::new(settings.clone(), siit::Place { worker, workers, seed }, now(start))
-            })?;
-            (crew, None, None)
+            let mut translators = Vec::new();
+            for worker in 0..workers {
+                let seed = u64::from_ne_bytes(key::random().map_err(system)?);
+                let place = siit::Place { worker, workers, seed };
+                translators.push(Siit::new(settings.clone(), place, now(start)));
+            }
+            (Crew::start(queues, translators, start, &failed, Mailbox::Siit)?, None, None)
         }
     };
     let dns = match dns {
@@ -139,7 +144,8 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
         dns: dns.as_ref().map(|d| d.shared.clone()),
         contacts: crew.contacts,
         exchange: crew.exchange.clone(),
-        running: Mutex::new(Running { plan: plan.clone(), pool }),
+        running: Mutex::new(Running { plan: plan.clone(), pool, kept: Vec::new() }),
+        journal_healthy: stateful.as_ref().map(|(writer, _)| writer.is_healthy.clone()),
         config: config.to_owned(),
         key,
         tun: tun_index,
@@ -155,13 +161,14 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
         let _ = admin_ended.wait_for(|ended| *ended).await;
     }));
     handle_signals(&control)?;
+    tokio::spawn(control::tidy_routes(control.clone()));
     tracing::info!(
         workers,
         tun = %plan.tun_name,
         udp_segmentation = offloads.udp,
         mtu6 = mtu.v6,
         mtu4 = mtu.v4,
-        table_mib = table_bytes / (1 << 20),
+        table_mib = stateful.as_ref().map_or(0, |(_, bytes)| *bytes) / (1 << 20),
         %who,
         "ready"
     );
@@ -184,13 +191,16 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
         // A worker that panicked has said so already; the others still end in order.
         left.extend(handle.join().ok());
     }
+    if let Some((writer, _)) = stateful {
+        writer.end();
+    }
     if let Some(dns) = dns {
         // A panic in there has been reported by itself.
         let _ = dns.thread.join();
     }
     if how == Stop::Flush {
-        let plan = control.plan();
-        control.netlink.apply_proxy(&Wanted::default(), &wanted(&plan)).await.map_err(network)?;
+        let wanted = control.wanted();
+        control.netlink.apply_proxy(&Wanted::default(), &wanted).await.map_err(network)?;
         for queue in &left {
             queue.set_persistent(false).map_err(|e| StartError::Tun { reason: e.to_string() })?;
         }
@@ -216,7 +226,7 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
 
 /// Which translator shall run, and the secret that one of them needs.
 enum Kind<'a> {
-    Nat64(&'a Nat64Plan, Key),
+    Nat64(&'a Nat64Plan, Key, Prepared),
     Siit(&'a SiitPlan),
 }
 
@@ -229,13 +239,13 @@ struct Crew {
 }
 
 impl Crew {
-    /// Starts a thread for each queue. `make` makes the translator of a worker out of its number and a random seed.
+    /// Starts a thread for each queue and its translator.
     fn start<T: Translator + Send + 'static>(
         queues: Vec<TunQueue>,
+        translators: Vec<T>,
         start: Clock,
         failed: &mpsc::Sender<StartError>,
         mailbox: fn(Arc<Requests<T>>) -> Mailbox,
-        mut make: impl FnMut(u16, u64) -> T,
     ) -> Result<Self, StartError> {
         let workers = queues.len() as u16;
         let exchange = Arc::new(Exchange::new(queues.iter().map(|q| Some(q.waker())).collect()));
@@ -246,9 +256,7 @@ impl Crew {
             threads: Vec::new(),
             running: running.clone(),
         };
-        let system = |e: std::io::Error| StartError::System { reason: e.to_string() };
-        for (number, queue) in (0..workers).zip(queues) {
-            let translator = make(number, u64::from_ne_bytes(key::random().map_err(system)?));
+        for ((number, queue), translator) in (0..workers).zip(queues).zip(translators) {
             let counters = Arc::new(Counters::default());
             let requests = Arc::new(Requests::default());
             let worker =
@@ -299,6 +307,10 @@ fn work<T: Translator>(
 
 fn now(start: Clock) -> Instant {
     Instant::from_nanos(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX))
+}
+
+fn system(error: std::io::Error) -> StartError {
+    StartError::System { reason: error.to_string() }
 }
 
 fn connect() -> Result<Netlink, StartError> {

@@ -4,19 +4,23 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use super::bib::{Bib, Binding};
+use super::event::Events;
 use super::held::HeldSyns;
 use super::ident::Idents;
 use super::lease::Leases;
 use super::limit::Bucket;
 use super::permission::Permissions;
 use super::pool4::Pool;
+use super::quota::{Accounts, Ledger};
 use super::reassembly::{Joined, Reassembly};
 use super::session::Sessions;
 use super::settings::{Change, Filter, Filtering, HELD_SYNS, Hops, MAX_STATIC, Protocol, Settings};
 use super::steer::Steering;
 use super::subscriber::Subscribers;
+use super::unanswered::Unanswered;
+use super::units::Units;
 use super::wheel::{Tick, Wheel};
-use crate::addr::{Prefix6, is_illegal_source4, is_illegal_source6, is_non_global};
+use crate::addr::{is_illegal_source4, is_illegal_source6, is_non_global};
 use crate::time::Instant;
 use crate::verdict::{DropReason, Sent, Settled, Verdict};
 use crate::wire::ipv4::View4;
@@ -78,6 +82,14 @@ pub struct Engine {
     pub(super) bib: Bib,
     pub(super) subscribers: Subscribers,
     pub(super) leases: Leases,
+    pub(super) accounts: Accounts,
+    pub(super) unanswered: Unanswered,
+    /// Places in the session table that are not kept free for anybody.
+    pub(super) shared_room: u32,
+    /// Sessions in places that are kept free for their unit.
+    pub(super) reserved_used: u32,
+    pub(super) evicted: u64,
+    pub(super) events: Events,
     pub(super) permissions: Option<Permissions>,
     pub(super) held: HeldSyns,
     /// For each binding, until when what its client sent keeps it; only kept while packets from IPv4 do not.
@@ -103,8 +115,12 @@ impl Engine {
         let blocks = u32::try_from(place.pool.usage().0).unwrap_or(u32::MAX);
         let seed = place.seed;
         let idents = Idents::new(place.worker, place.steering.workers(), seed);
-        // Of each binding of a session, and of all static ones.
-        let bindings = share + settings.static_bib.len().max(MAX_STATIC as usize) as u32;
+        // Every subscriber can have one that is idle beside those in use.
+        let leases = blocks.max(MIN_LEASES).min(share.saturating_add(subscribers));
+        let resting = settings.ports.hold_down_max.div_ceil(workers);
+        let ledger = Arc::new(Ledger::new(settings.limits.subscribers, place.steering.workers()));
+        // Of each binding of a session, one before the session whose place it may take, and of all static ones.
+        let bindings = share + 1 + settings.static_bib.len().max(MAX_STATIC as usize) as u32;
         let mut this = Self {
             units: Units::new(&settings),
             worker: place.worker,
@@ -112,7 +128,14 @@ impl Engine {
             sessions: Sessions::new(share, seed ^ 1),
             bib: Bib::new(bindings, seed ^ 2),
             subscribers: Subscribers::new(subscribers, seed ^ 3),
-            leases: Leases::new(blocks.max(MIN_LEASES).min(share), settings.pool4.block_size),
+            leases: Leases::new(leases, place.pool.largest_block(), subscribers, resting),
+            // Each subscriber has two accounts at most.
+            accounts: Accounts::new(subscribers.saturating_mul(2), ledger, seed ^ 6),
+            unanswered: Unanswered::new(share),
+            shared_room: share,
+            reserved_used: 0,
+            evicted: 0,
+            events: Events::new(),
             permissions: filters_by_address(&settings.filtering).then(|| Permissions::new(share, seed ^ 4)),
             held: HeldSyns::new(HELD_SYNS, seed ^ 6),
             outbound_until: None,
@@ -127,6 +150,7 @@ impl Engine {
             pool: place.pool,
             settings,
         };
+        this.update_quotas();
         this.follow_outbound();
         let entries = this.settings.static_bib.clone();
         this.steering.set_static(&entries);
@@ -143,6 +167,8 @@ impl Engine {
         };
         let owner = match &view {
             View::V6(view) => self.steering.owner6(view, packet.bytes()),
+            // RFC 7915 §4.1: what comes from our own addresses comes from a forger; hairpins never leave the engines.
+            View::V4(view) if self.pool.contains(view.src) => Err(DropReason::IllegalSource),
             View::V4(view) => self.steering.owner4(view, packet.bytes(), &self.pool),
         };
         match owner {
@@ -168,6 +194,12 @@ impl Engine {
                 self.settings.units.clone_from(units);
                 self.units = Units::new(&self.settings);
                 self.end_sessions(|engine, s| !engine.units.serve(s.src6));
+                self.update_quotas();
+            }
+            Change::Ports(ports) => self.settings.ports = *ports,
+            Change::Quotas(quotas) => {
+                self.settings.quotas = *quotas;
+                self.update_quotas();
             }
             Change::Allow(allow) => {
                 self.settings.allow.clone_from(allow);
@@ -185,7 +217,8 @@ impl Engine {
         }
     }
 
-    /// Takes a new pool. Mappings on addresses that are gone, or whose ports changed, are ended now.
+    /// Takes a new pool. Mappings on addresses that are gone for good are ended now; on those that are draining they
+    /// live on.
     pub fn set_pool(&mut self, pool: Arc<Pool>) {
         self.pool = pool;
         self.end_sessions(|engine, s| {
@@ -237,6 +270,8 @@ impl Engine {
             + self.bib.bytes()
             + self.subscribers.bytes()
             + self.leases.bytes()
+            + self.accounts.bytes()
+            + self.unanswered.bytes()
             + self.held.bytes()
     }
 
@@ -368,19 +403,6 @@ impl Engine {
         self.settings.pool6.get(usize::from(number)).copied()
     }
 
-    /// Forgets dynamic binding `slot` when no session uses it; its port, block and subscriber go with it.
-    pub(super) fn drop_binding_if_unused(&mut self, slot: u32) {
-        if self.bib.get(slot).is_some_and(|b| b.sessions > 0 || b.is_static()) {
-            return;
-        }
-        let Some(Binding { lease: Some(lease), subscriber, .. }) = self.bib.remove(slot) else { return };
-        if let Some(owner) = self.subscribers.get_mut(subscriber) {
-            owner.bindings -= 1;
-            self.leases.give_back(lease, &mut owner.leases);
-        }
-        self.subscribers.remove_if_idle(subscriber);
-    }
-
     fn rebuild_permissions(&mut self) {
         self.permissions = None;
         if !filters_by_address(&self.settings.filtering) {
@@ -402,32 +424,6 @@ const MIN_LEASES: u32 = 4096;
 
 fn filters_by_address(filtering: &Filtering) -> bool {
     Protocol::ALL.iter().any(|p| filtering.of(*p) == Filter::AddressDependent)
-}
-
-/// Which unit an address belongs to: prefixes of units do not overlap, so they can be sorted.
-pub(super) struct Units {
-    prefixes: Vec<(Prefix6, usize)>,
-}
-
-impl Units {
-    fn new(settings: &Settings) -> Self {
-        let units = settings.units.iter().enumerate();
-        let mut prefixes: Vec<_> = units.flat_map(|(i, u)| u.prefixes.iter().map(move |p| (*p, i))).collect();
-        prefixes.sort_unstable();
-        Self { prefixes }
-    }
-
-    /// Number of the unit of `addr`.
-    pub(super) fn of(&self, addr: std::net::Ipv6Addr) -> Option<usize> {
-        let at = self.prefixes.partition_point(|(p, _)| p.addr() <= addr);
-        let (prefix, unit) = self.prefixes.get(at.checked_sub(1)?)?;
-        prefix.contains(addr).then_some(*unit)
-    }
-
-    /// Whether `addr` may use the gateway: without any unit, everybody who is routed here.
-    pub(super) fn serve(&self, addr: std::net::Ipv6Addr) -> bool {
-        self.prefixes.is_empty() || self.of(addr).is_some()
-    }
 }
 
 #[cfg(test)]

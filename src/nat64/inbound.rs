@@ -5,7 +5,7 @@ use super::bib::Binding;
 use super::engine::{Engine, Sink, Step};
 use super::held::NotHeld;
 use super::outbound::sent;
-use super::session::{Key4, Session};
+use super::session::{Key4, Session, Waits};
 use super::settings::{Filter, HoldSyn, Protocol, StrayTcp};
 use super::tcp::{Lifetime, Side, State};
 use super::witness::{FlowWitness, Segment};
@@ -185,7 +185,8 @@ impl Engine {
             (Protocol::Udp, _) => (State::Active, Lifetime::Udp),
             (Protocol::Icmp, _) => (State::Active, Lifetime::Icmp),
         };
-        let session = Session::new(key.protocol, binding.pool6, &flow, state, bib);
+        let mut session = Session::new(key.protocol, binding.pool6, &flow, state, bib);
+        session.waits = Waits::V6;
         let slot = self.add_session(now, session, lifetime)?;
         self.bound_inbound(slot);
         if let (Some(segment), Some(witness)) = (segment, self.sessions.witness_mut(slot)) {

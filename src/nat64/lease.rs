@@ -1,11 +1,23 @@
-//! What one worker does with its leased blocks: which port of which block is taken, for each protocol.
+//! What one worker does with its leased blocks: which port of which block is taken, for each protocol, which rests,
+//! and which block goes back to the pool.
 
+use std::collections::VecDeque;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::pool4::{Address, Block, Pool};
+use super::journal::{Held, Journal, Owner, Row};
+use super::policy::{FIRST_USER_PORT, Pairing, PortPolicy};
+use super::pool4::{Address, Block, Class, Pool, Wish, nth_bit};
 use super::settings::{Key, Protocol};
 use super::slab::{NIL, Slab};
-use super::steer::keyed;
+use super::steer::{SHARDS, keyed};
+use crate::time::Instant;
+
+/// Even places of a word.
+const EVEN: u64 = 0x5555_5555_5555_5555;
+/// How late a worker at rest learns the time: ports rest that much longer.
+const LATE: Duration = Duration::from_millis(250);
 
 /// The blocks that the subscribers of one worker have leased.
 pub struct Leases {
@@ -13,6 +25,23 @@ pub struct Leases {
     /// One bit for each port, `words` words for each protocol of each lease.
     taken: Box<[u64]>,
     words: usize,
+    /// What each subscriber has, by its slot.
+    lists: Box<[List]>,
+    /// Blocks that are shared, by shard.
+    shared: Box<[u32]>,
+    /// Freed ports that rest, those that rested longest first.
+    resting: VecDeque<(Instant, PortLease)>,
+    max_resting: usize,
+    /// Blocks in which nothing was taken when they came in here, each at most once.
+    idle: VecDeque<(Instant, u32)>,
+    journal: Option<Arc<Journal>>,
+    now: Instant,
+}
+
+#[derive(Clone, Copy)]
+struct List {
+    head: u32,
+    blocks: u16,
 }
 
 struct Lease {
@@ -20,6 +49,12 @@ struct Lease {
     block: Block,
     used: [u16; 3],
     next: u32,
+    /// Slot of the subscriber; none when the block is shared.
+    subscriber: u32,
+    owner: Owner,
+    /// Until when it stays although nothing in it is taken.
+    stays_until: Instant,
+    is_in_idle: bool,
 }
 
 /// A taken port (or ICMP identifier) of one protocol. Given back exactly once, by [`Leases::give_back`].
@@ -34,8 +69,10 @@ pub struct PortLease {
 /// Why there is no port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoPort {
-    /// The pool has no free block for this subscriber.
+    /// Neither its own blocks nor the pool have one for this subscriber.
     Exhausted,
+    /// It has as many blocks as it may have, and they are full.
+    Quota,
     /// This worker's table of leases is full.
     TableFull,
 }
@@ -43,10 +80,16 @@ pub enum NoPort {
 /// Who asks for a port.
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
-    /// Subscriber, as the bits of its prefix.
-    pub subscriber: u128,
+    /// Slot of the subscriber.
+    pub subscriber: u32,
+    /// The same as the bits of its prefix.
+    pub prefix: u128,
     /// Its shard.
     pub shard: u8,
+    /// Its part of the pool.
+    pub scope: u16,
+    /// Most blocks it may have; 0 is no limit.
+    pub max_blocks: u16,
     /// Client address, as bits.
     pub client: u128,
     /// Client port or identifier.
@@ -55,54 +98,261 @@ pub struct Request {
     pub protocol: Protocol,
 }
 
+/// A port that was found, and the block that was leased for it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// The port.
+    pub port: PortLease,
+    /// The new block, if there is one.
+    pub block: Option<Held>,
+}
+
+/// What a port must be like.
+#[derive(Clone, Copy)]
+struct Want {
+    class: Class,
+    /// Its lowest bit.
+    parity: Option<u16>,
+    /// The place inside the block to try first; otherwise the hash says.
+    place: Option<u16>,
+    hash: u64,
+    protocol: Protocol,
+}
+
+/// What [`Leases::take`] goes by.
+struct Ground<'a> {
+    pool: &'a Pool,
+    policy: &'a PortPolicy,
+    hash: u64,
+}
+
 impl Leases {
-    /// Room for `capacity` leased blocks of `block_size` ports.
-    pub fn new(capacity: u32, block_size: u16) -> Self {
+    /// Room for `capacity` leased blocks of up to `block_size` ports of `subscribers` subscribers, and for
+    /// `max_resting` ports that rest.
+    pub fn new(capacity: u32, block_size: u16, subscribers: u32, max_resting: u32) -> Self {
         let words = usize::from(block_size).div_ceil(64);
-        let taken = vec![0; capacity as usize * 3 * words].into_boxed_slice();
-        Self { leases: Slab::new(capacity), taken, words }
+        let max_resting = max_resting as usize;
+        Self {
+            leases: Slab::new(capacity),
+            taken: vec![0; capacity as usize * 3 * words].into_boxed_slice(),
+            words,
+            lists: vec![List { head: NIL, blocks: 0 }; subscribers as usize].into_boxed_slice(),
+            shared: vec![NIL; SHARDS].into_boxed_slice(),
+            resting: VecDeque::with_capacity(max_resting),
+            max_resting,
+            idle: VecDeque::with_capacity(capacity as usize),
+            journal: None,
+            now: Instant::ZERO,
+        }
     }
 
-    /// Takes a port for `request` from the subscriber's blocks, whose list starts at `head`; leases a further
-    /// block of the same address when they are full (G-02: a subscriber keeps its address).
+    /// From now on every block that is leased or given back is written down.
+    pub fn set_journal(&mut self, journal: Arc<Journal>) {
+        self.journal = Some(journal);
+    }
+
+    /// Tells the time.
+    pub fn set_now(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+    }
+
+    /// The time that it was last told.
+    pub const fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// Takes a port for `request`: of the subscriber's blocks, or of a further one of the same address (G-02: a
+    /// subscriber keeps its address), or of a shared one. Parity and range are given up before that fails.
     pub fn take(
         &mut self,
         request: &Request,
-        head: &mut u32,
         pool: &Pool,
+        policy: &PortPolicy,
         key: &Key,
-    ) -> Result<PortLease, NoPort> {
+    ) -> Result<Taken, NoPort> {
         let hash = keyed(key, &(request.client, u64::from(request.port) << 8 | request.protocol as u64));
-        let mut at = *head;
+        let ground = Ground { pool, policy, hash: keyed(key, &request.prefix) };
+        let is_port = request.protocol != Protocol::Icmp;
+        let class = match (policy.range && is_port && pool.has_low(request.scope), request.port) {
+            (false, _) => Class::Any,
+            (true, ..FIRST_USER_PORT) => Class::Low,
+            (true, _) => Class::High,
+        };
+        let strict = Want {
+            class,
+            parity: (policy.parity && request.protocol == Protocol::Udp).then_some(request.port & 1),
+            place: policy.preserve.then_some(request.port),
+            hash,
+            protocol: request.protocol,
+        };
+        if let Some(port) = self.take_held(request, &strict) {
+            return Ok(Taken { port, block: None });
+        }
+        let mut refused = match self.take_new(request, &strict, &ground) {
+            Ok(taken) => return Ok(taken),
+            Err(refused) => refused,
+        };
+        for loose in [Want { parity: None, ..strict }, Want { parity: None, class: Class::Any, ..strict }] {
+            if let Some(port) = self.take_held(request, &loose) {
+                return Ok(Taken { port, block: None });
+            }
+        }
+        let any = Want { parity: None, class: Class::Any, ..strict };
+        if class != Class::Any {
+            match self.take_new(request, &any, &ground) {
+                Ok(taken) => return Ok(taken),
+                Err(again) => refused = again,
+            }
+        }
+        if let Some(taken) = self.take_shared(request, &any, &ground) {
+            return Ok(taken);
+        }
+        Err(refused)
+    }
+
+    /// A port of the blocks that the subscriber has.
+    fn take_held(&mut self, request: &Request, want: &Want) -> Option<PortLease> {
+        let mut at = self.lists.get(request.subscriber as usize)?.head;
         while let Some(lease) = self.leases.get(at) {
             let next = lease.next;
-            if let Some(port) = self.take_in(at, hash, request) {
-                return Ok(port);
+            if let Some(port) = self.take_in(at, want) {
+                return Some(port);
             }
             at = next;
+        }
+        None
+    }
+
+    /// A port of a further block.
+    fn take_new(&mut self, request: &Request, want: &Want, ground: &Ground<'_>) -> Result<Taken, NoPort> {
+        let list = self.lists.get(request.subscriber as usize).ok_or(NoPort::TableFull)?;
+        if request.max_blocks > 0 && list.blocks >= request.max_blocks {
+            return Err(NoPort::Quota);
         }
         if self.leases.len() == self.leases.capacity() {
             return Err(NoPort::TableFull);
         }
-        let leased = match self.leases.get(*head) {
-            Some(Lease { address, .. }) => address.lease(request.shard).map(|block| (address.clone(), block)),
-            None => pool.lease(keyed(key, &request.subscriber), request.shard),
-        };
-        let (address, block) = leased.ok_or(NoPort::Exhausted)?;
-        match self.leases.insert(Lease { address, block, used: [0; 3], next: *head }) {
-            Ok(at) => {
-                *head = at;
-                self.take_in(at, hash, request).ok_or(NoPort::Exhausted)
+        let wish = wish(request, want.class, ground);
+        let paired = self.paired(request.subscriber).cloned();
+        let at_same =
+            paired.as_ref().and_then(|a| Some((a.clone(), ground.pool.lease_at(a, &wish, self.now)?)));
+        let may_move = paired.is_none() || ground.policy.pairing == Pairing::Soft;
+        let found = at_same.or_else(|| if may_move { ground.pool.lease(&wish, self.now) } else { None });
+        let (address, block) = found.ok_or(NoPort::Exhausted)?;
+        let owner = Owner::Subscriber(request.prefix);
+        let at = self.keep(address, block, owner, request.subscriber).ok_or(NoPort::Exhausted)?;
+        let held = self.held(at);
+        match self.take_in(at, want) {
+            Some(port) => Ok(Taken { port, block: held }),
+            // Cannot be: every block has ports of both parities.
+            None => Err(NoPort::Exhausted),
+        }
+    }
+
+    /// A port of the blocks that the subscribers of a shard share when they have their most. Only at the address of
+    /// the subscriber, unless pairing is soft.
+    fn take_shared(&mut self, request: &Request, want: &Want, ground: &Ground<'_>) -> Option<Taken> {
+        if ground.policy.overflow_blocks == 0 || request.max_blocks == 0 {
+            return None;
+        }
+        let paired = self.paired(request.subscriber)?.clone();
+        let mut at = *self.shared.get(usize::from(request.shard))?;
+        while let Some(lease) = self.leases.get(at) {
+            let next = lease.next;
+            let will_do = ground.policy.pairing == Pairing::Soft || Arc::ptr_eq(&lease.address, &paired);
+            if will_do && let Some(port) = self.take_in(at, want) {
+                return Some(Taken { port, block: None });
             }
-            Err(Lease { address, block, .. }) => {
-                address.release(block);
-                Err(NoPort::TableFull)
+            at = next;
+        }
+        if self.leases.len() == self.leases.capacity() {
+            return None;
+        }
+        let wish = wish(request, want.class, ground);
+        let block = paired.lease_shared(&wish, ground.policy.overflow_blocks)?;
+        let at = self.keep(paired, block, Owner::Shard(request.shard), NIL)?;
+        let held = self.held(at);
+        Some(Taken { port: self.take_in(at, want)?, block: held })
+    }
+
+    /// The address that the subscriber is paired with: that of its oldest block that is not being taken away.
+    fn paired(&self, subscriber: u32) -> Option<&Arc<Address>> {
+        let mut at = self.lists.get(subscriber as usize)?.head;
+        while let Some(lease) = self.leases.get(at) {
+            if lease.address.allows(&lease.block) {
+                return Some(&lease.address);
+            }
+            at = lease.next;
+        }
+        None
+    }
+
+    /// Writes a new lease down and puts it into its list. `None`, and the block is free again, when the journal has
+    /// no room.
+    fn keep(&mut self, address: Arc<Address>, block: Block, owner: Owner, subscriber: u32) -> Option<u32> {
+        let held = held_of(&address, &block, owner);
+        let too_large = usize::from(address.block_size()) > self.words * 64;
+        if too_large || (!block.is_fixed && !self.write(true, held)) {
+            give_up(&address, block, owner);
+            return None;
+        }
+        self.insert(address, block, owner, subscriber)
+    }
+
+    fn insert(&mut self, address: Arc<Address>, block: Block, owner: Owner, subscriber: u32) -> Option<u32> {
+        let (used, stays_until, is_in_idle) = ([0; 3], self.now, false);
+        let lease = Lease { address, block, used, next: NIL, subscriber, owner, stays_until, is_in_idle };
+        match self.leases.insert(lease) {
+            Ok(at) => {
+                self.append(at, owner, subscriber);
+                Some(at)
+            }
+            Err(Lease { address, block, owner, .. }) => {
+                give_up(&address, block, owner);
+                None
             }
         }
     }
 
+    /// Puts a lease at the end of its list: the oldest block is filled first, so that later ones come free again.
+    fn append(&mut self, at: u32, owner: Owner, subscriber: u32) {
+        let head = match owner {
+            Owner::Subscriber(_) => self.lists.get_mut(subscriber as usize).map(|list| {
+                list.blocks += 1;
+                &mut list.head
+            }),
+            Owner::Shard(shard) => self.shared.get_mut(usize::from(shard)),
+        };
+        let Some(head) = head else { return };
+        if *head == NIL {
+            *head = at;
+            return;
+        }
+        let mut last = *head;
+        while let Some(lease) = self.leases.get_mut(last) {
+            if lease.next == NIL {
+                lease.next = at;
+                return;
+            }
+            last = lease.next;
+        }
+    }
+
+    /// Takes over a block from before a restart. Nothing in it is taken; it stays for `stay`.
+    pub fn restore(&mut self, held: &Held, subscriber: u32, shard: u8, pool: &Pool, stay: Duration) -> bool {
+        let Some((address, block)) = pool.restore(held.addr, held.first, held.size, shard) else {
+            return false;
+        };
+        if matches!(held.owner, Owner::Shard(_)) {
+            address.count_shared();
+        }
+        let Some(at) = self.insert(address, block, held.owner, subscriber) else { return false };
+        self.rest_block(at, stay);
+        true
+    }
+
     /// Address and port of a lease.
-    pub fn transport(&self, port: &PortLease) -> Option<(std::net::Ipv4Addr, u16)> {
+    pub fn transport(&self, port: &PortLease) -> Option<(Ipv4Addr, u16)> {
         let lease = self.leases.get(port.lease)?;
         Some((lease.address.addr, lease.block.first + port.offset))
     }
@@ -112,17 +362,73 @@ impl Leases {
         self.leases.get(port.lease).map(|lease| &lease.address)
     }
 
-    /// Gives a port back, and its block when nothing else in it is taken. `head` is the subscriber's list.
-    pub fn give_back(&mut self, port: PortLease, head: &mut u32) {
-        let words = self.words_of(port.lease, port.protocol);
-        if let Some(word) = self.taken.get_mut(words.start + usize::from(port.offset) / 64) {
-            *word &= !(1 << (port.offset % 64));
+    /// Number of blocks of a subscriber.
+    pub fn blocks_of(&self, subscriber: u32) -> u16 {
+        self.lists.get(subscriber as usize).map_or(0, |list| list.blocks)
+    }
+
+    /// Gives a port back. RFC 6888 REQ-8: it rests before anybody gets it, except for TCP, whose sessions are tracked
+    /// (a), for a block that is its subscriber's for good (b), and behind a filter by address (c).
+    pub fn give_back(&mut self, port: PortLease, is_filtered: bool, policy: &PortPolicy) {
+        let is_fixed = self.leases.get(port.lease).is_some_and(|lease| lease.block.is_fixed);
+        let free = port.protocol == Protocol::Tcp || is_fixed || is_filtered || policy.hold_down.is_zero();
+        if free || self.max_resting == 0 {
+            return self.free(&port, policy.block_idle);
         }
-        let Some(lease) = self.leases.get_mut(port.lease) else { return };
-        lease.used[port.protocol as usize] -= 1;
-        if lease.used == [0; 3] {
-            self.release(port.lease, head);
+        if self.resting.len() == self.max_resting
+            && let Some((_, oldest)) = self.resting.pop_front()
+        {
+            self.free(&oldest, policy.block_idle);
         }
+        self.resting.push_back((self.now + policy.hold_down + LATE, port));
+    }
+
+    /// Frees ports that have rested, at most `budget`. False when there may be more.
+    pub fn wake(&mut self, budget: u32, policy: &PortPolicy) -> bool {
+        for _ in 0..budget {
+            match self.resting.front() {
+                Some((until, _)) if *until <= self.now => {}
+                Some(_) | None => return true,
+            }
+            if let Some((_, port)) = self.resting.pop_front() {
+                self.free(&port, policy.block_idle);
+            }
+        }
+        false
+    }
+
+    /// Gives back to the pool the next block that has been idle long enough; says which, and the slot of the
+    /// subscriber who had it.
+    pub fn release_idle(&mut self) -> Option<(Held, u32)> {
+        while let Some((due, at)) = self.idle.front().copied() {
+            if due > self.now {
+                return None;
+            }
+            self.idle.pop_front();
+            let Some(lease) = self.leases.get_mut(at) else { continue };
+            lease.is_in_idle = false;
+            if lease.used != [0; 3] {
+                continue;
+            }
+            let stays_until = lease.stays_until;
+            if stays_until > self.now {
+                lease.is_in_idle = true;
+                self.idle.push_back((stays_until, at));
+                continue;
+            }
+            let is_fixed = lease.block.is_fixed;
+            let held = self.held(at)?;
+            if !is_fixed && !self.write(false, held) {
+                // The writer is behind: the block goes when it has caught up.
+                if let Some(lease) = self.leases.get_mut(at) {
+                    lease.is_in_idle = true;
+                    self.idle.push_front((due, at));
+                }
+                return None;
+            }
+            return self.unlink(at).map(|subscriber| (held, subscriber));
+        }
+        None
     }
 
     /// Number of leased blocks.
@@ -131,49 +437,106 @@ impl Leases {
         self.leases.len()
     }
 
-    /// Bytes of memory.
-    pub const fn bytes(&self) -> usize {
-        self.leases.bytes() + self.taken.len() * 8
+    /// Ports that rest.
+    pub fn resting(&self) -> usize {
+        self.resting.len()
     }
 
-    fn release(&mut self, at: u32, head: &mut u32) {
-        let Some(Lease { address, block, next, .. }) = self.leases.remove(at) else { return };
-        address.release(block);
+    /// Bytes of memory.
+    pub const fn bytes(&self) -> usize {
+        self.leases.bytes()
+            + self.taken.len() * 8
+            + self.lists.len() * size_of::<List>()
+            + self.max_resting * size_of::<(Instant, PortLease)>()
+            + self.leases.capacity() as usize * size_of::<(Instant, u32)>()
+    }
+
+    fn held(&self, at: u32) -> Option<Held> {
+        let lease = self.leases.get(at)?;
+        Some(held_of(&lease.address, &lease.block, lease.owner))
+    }
+
+    fn write(&self, is_leased: bool, block: Held) -> bool {
+        let row = Row { at: self.now, is_leased, block };
+        self.journal.as_ref().is_none_or(|journal| journal.push(row).is_ok())
+    }
+
+    fn free(&mut self, port: &PortLease, block_idle: Duration) {
+        let words = self.words_of(port.lease, port.protocol);
+        if let Some(word) = self.taken.get_mut(words.start + usize::from(port.offset) / 64) {
+            *word &= !(1 << (port.offset % 64));
+        }
+        let Some(lease) = self.leases.get_mut(port.lease) else { return };
+        lease.used[port.protocol as usize] -= 1;
+        if lease.used == [0; 3] {
+            self.rest_block(port.lease, block_idle);
+        }
+    }
+
+    fn rest_block(&mut self, at: u32, stay: Duration) {
+        let until = self.now + stay;
+        let Some(lease) = self.leases.get_mut(at) else { return };
+        lease.stays_until = until;
+        if !std::mem::replace(&mut lease.is_in_idle, true) {
+            self.idle.push_back((until, at));
+        }
+    }
+
+    /// Takes a lease out of its list and gives its block to the pool; says whose it was.
+    fn unlink(&mut self, at: u32) -> Option<u32> {
+        let Lease { address, block, next, subscriber, owner, .. } = self.leases.remove(at)?;
+        give_up(&address, block, owner);
+        let head = match owner {
+            Owner::Subscriber(_) => {
+                let list = self.lists.get_mut(subscriber as usize)?;
+                list.blocks -= 1;
+                &mut list.head
+            }
+            Owner::Shard(shard) => self.shared.get_mut(usize::from(shard))?,
+        };
         if *head == at {
             *head = next;
-            return;
+            return Some(subscriber);
         }
         let mut before = *head;
         while let Some(lease) = self.leases.get_mut(before) {
             if lease.next == at {
                 lease.next = next;
-                return;
+                break;
             }
             before = lease.next;
         }
+        Some(subscriber)
     }
 
-    /// A free port of lease `at`: the first one from the place that `hash` names, so that it is unpredictable
-    /// (RFC 6056) and repeatable. UDP keeps the parity of the client's port while it can (RFC 4787 REQ-4).
-    fn take_in(&mut self, at: u32, hash: u64, request: &Request) -> Option<PortLease> {
-        const EVEN: u64 = 0x5555_5555_5555_5555;
-        let size = self.words as u32 * 64;
+    /// A free port of lease `at`: the one that the hash names, so that it is unpredictable (RFC 6056) and repeatable;
+    /// when that is taken, any of the free ones is equally likely.
+    fn take_in(&mut self, at: u32, want: &Want) -> Option<PortLease> {
         let lease = self.leases.get(at)?;
-        if u32::from(lease.used[request.protocol as usize]) >= size {
+        let is_low = lease.block.first < FIRST_USER_PORT;
+        let fits = match want.class {
+            Class::Low => is_low,
+            Class::High => !is_low,
+            Class::Any => true,
+        };
+        let size = lease.address.block_size();
+        if !fits || lease.used[want.protocol as usize] >= size || !lease.address.allows(&lease.block) {
             return None;
         }
-        let wanted = (request.port ^ lease.block.first) & 1;
-        let words = self.words_of(at, request.protocol);
-        let taken = self.taken.get_mut(words)?;
-        let start = (hash % u64::from(size)) as usize;
-        let masks: &[u64] = match request.protocol {
-            Protocol::Udp => &[if wanted == 0 { EVEN } else { !EVEN }, u64::MAX],
-            Protocol::Tcp | Protocol::Icmp => &[u64::MAX],
+        // Blocks lie at multiples of their size, so a port has the parity of its place.
+        let (mask, first) = match (want.parity, want.place) {
+            (None, None) => (u64::MAX, want.hash % u64::from(size)),
+            (None, Some(place)) => (u64::MAX, u64::from(place % size)),
+            (Some(0), None) => (EVEN, want.hash % u64::from(size / 2) * 2),
+            (Some(_), None) => (!EVEN, want.hash % u64::from(size / 2) * 2 + 1),
+            (Some(parity), Some(place)) => (if parity == 0 { EVEN } else { !EVEN }, u64::from(place % size)),
         };
-        let offset = masks.iter().find_map(|mask| first_free(taken, start, *mask))?;
+        let words = self.words_of(at, want.protocol);
+        let taken = self.taken.get_mut(words.start..words.start + usize::from(size).div_ceil(64))?;
+        let offset = choose(taken, first as usize, mask, want.hash >> 32)?;
         taken[offset / 64] |= 1 << (offset % 64);
-        self.leases.get_mut(at)?.used[request.protocol as usize] += 1;
-        Some(PortLease { lease: at, offset: offset as u16, protocol: request.protocol })
+        self.leases.get_mut(at)?.used[want.protocol as usize] += 1;
+        Some(PortLease { lease: at, offset: offset as u16, protocol: want.protocol })
     }
 
     fn words_of(&self, lease: u32, protocol: Protocol) -> std::ops::Range<usize> {
@@ -182,87 +545,39 @@ impl Leases {
     }
 }
 
-/// First clear bit at or behind `start`, wrapping around, among those in `mask` (the same for each word).
-fn first_free(taken: &[u64], start: usize, mask: u64) -> Option<usize> {
-    let behind = u64::MAX << (start % 64);
-    let first = start / 64;
-    (0..=taken.len()).find_map(|i| {
-        let word = (first + i) % taken.len();
-        let part = match i {
-            0 => behind,
-            _ if i == taken.len() => !behind,
-            _ => u64::MAX,
-        };
-        let free = !taken[word] & mask & part;
-        (free != 0).then(|| word * 64 + free.trailing_zeros() as usize)
-    })
+fn wish(request: &Request, class: Class, ground: &Ground<'_>) -> Wish {
+    let Request { scope, shard, prefix: subscriber, .. } = *request;
+    Wish { scope, subscriber, shard, hash: ground.hash, class }
 }
 
-/// An empty list of leases.
-pub const NO_LEASES: u32 = NIL;
+const fn held_of(address: &Address, block: &Block, owner: Owner) -> Held {
+    Held { addr: address.addr, first: block.first, size: address.block_size(), owner }
+}
+
+fn give_up(address: &Address, block: Block, owner: Owner) {
+    match owner {
+        Owner::Subscriber(_) => address.release(block),
+        Owner::Shard(_) => address.release_shared(block),
+    }
+}
+
+/// Place `first` if it is clear, otherwise any clear bit of those in `mask` (the same for each word): the one that
+/// `lot` draws.
+fn choose(taken: &[u64], first: usize, mask: u64, lot: u64) -> Option<usize> {
+    if taken.get(first / 64)? & 1 << (first % 64) == 0 {
+        return Some(first);
+    }
+    let count: u32 = taken.iter().map(|w| (!w & mask).count_ones()).sum();
+    let mut nth = u32::try_from(lot.checked_rem(count.into())?).ok()?;
+    for (i, word) in taken.iter().enumerate() {
+        let free = !word & mask;
+        if nth < free.count_ones() {
+            return Some(i * 64 + nth_bit(free, nth) as usize);
+        }
+        nth -= free.count_ones();
+    }
+    None
+}
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::nat64::settings::{Pool4, Pool4Range};
-    use std::collections::HashSet;
-
-    const KEY: Key = Key([5; 16]);
-
-    fn pool() -> Pool {
-        let range = Pool4Range { prefix: "198.51.100.0/31".parse().unwrap(), ports: 1024..=2047 };
-        Pool::new(&Pool4 { ranges: vec![range], block_size: 256 }, &KEY, None)
-    }
-
-    fn request(port: u16, protocol: Protocol) -> Request {
-        Request { subscriber: 1, shard: 3, client: 1, port, protocol }
-    }
-
-    #[test]
-    fn g02_all_ports_of_one_address_then_exhausted_then_all_free_again() {
-        let pool = pool();
-        let mut leases = Leases::new(8, 256);
-        let mut head = NO_LEASES;
-        let mut ports = Vec::new();
-        let mut seen = HashSet::new();
-        for i in 0..1024 {
-            let port = leases.take(&request(i, Protocol::Tcp), &mut head, &pool, &KEY).unwrap();
-            assert!(seen.insert(leases.transport(&port).unwrap()));
-            ports.push(port);
-        }
-        assert_eq!(seen.iter().map(|(a, _)| a).collect::<HashSet<_>>().len(), 1);
-        let refused = leases.take(&request(5000, Protocol::Tcp), &mut head, &pool, &KEY);
-        assert_eq!(refused, Err(NoPort::Exhausted));
-        // Another protocol has its own ports in the same blocks.
-        let udp = leases.take(&request(5000, Protocol::Udp), &mut head, &pool, &KEY).unwrap();
-        leases.give_back(udp, &mut head);
-        for port in ports {
-            leases.give_back(port, &mut head);
-        }
-        assert_eq!((pool.usage(), leases.len(), head), ((8, 0), 0, NO_LEASES));
-        assert!(leases.taken.iter().all(|w| *w == 0));
-    }
-
-    #[test]
-    fn f25_udp_keeps_parity() {
-        let pool = pool();
-        let mut leases = Leases::new(8, 256);
-        let mut head = NO_LEASES;
-        let mut ports = Vec::new();
-        for i in 0..128 {
-            let port = leases.take(&request(i * 2 + 1, Protocol::Udp), &mut head, &pool, &KEY).unwrap();
-            assert_eq!(leases.transport(&port).unwrap().1 & 1, 1);
-            ports.push(port);
-        }
-    }
-
-    #[test]
-    fn the_search_wraps_and_finds_the_last_bit() {
-        let mut taken = [u64::MAX, u64::MAX];
-        assert_eq!(first_free(&taken, 77, u64::MAX), None);
-        taken[1] &= !(1 << 3);
-        assert_eq!(first_free(&taken, 77, u64::MAX), Some(67));
-        assert_eq!(first_free(&taken, 67, u64::MAX), Some(67));
-        assert_eq!(first_free(&taken, 0, u64::MAX), Some(67));
-    }
-}
+mod tests;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::engine::{Engine, Sink};
-use super::session::Session;
+use super::session::{Session, Waits};
 use super::settings::{HoldSyn, Protocol};
 use super::tcp::{self, Lifetime, Side, State};
 use super::wheel;
@@ -26,6 +26,7 @@ impl Engine {
     /// Ends sessions, waiting SYNs and waiting fragments whose time is over. Looks at no more than `budget` sessions;
     /// false when it ran out.
     pub fn expire(&mut self, now: Instant, budget: u32, sink: &mut impl Sink) -> bool {
+        self.leases.set_now(now);
         while let Some(held) = self.reassembly.expire(now) {
             sink.settle(held, Settled::Dropped(DropReason::FragmentTimeout));
         }
@@ -36,14 +37,15 @@ impl Engine {
                 self.probe(slot, sink);
             }
         }
-        left > 0
+        // Behind the sessions: what they gave back just now may be free at once.
+        self.tidy(now, budget) && left > 0
     }
 
     /// What a translated packet of a session that exists does to it.
     #[inline]
     pub(super) fn refresh(&mut self, now: Instant, slot: u32, side: Side, segment: Option<&Segment>) {
         let Some(session) = self.sessions.get(slot) else { return };
-        let (old, protocol) = (session.state, session.protocol);
+        let (old, protocol, waits) = (session.state, session.protocol, session.waits);
         let (state, lifetime) = match (protocol, segment) {
             (Protocol::Tcp, Some(segment)) => {
                 let believed = self.sessions.witness_mut(slot).is_some_and(|w| w.see(side, segment));
@@ -57,6 +59,9 @@ impl Engine {
             (Protocol::Udp, _) => (State::Active, Lifetime::Udp),
             (Protocol::Icmp, _) => (State::Active, Lifetime::Icmp),
         };
+        if matches!((waits, side), (Waits::V4, Side::V4) | (Waits::V6, Side::V6)) {
+            self.answered(slot);
+        }
         // RFC 4787 REQ-6: packets from outside need not keep a mapping alive (G-10).
         if side == Side::V4 && state == old && !self.settings.filtering.inbound_refresh {
             return;
@@ -112,12 +117,15 @@ impl Engine {
         let Some(sessions) = self.bib.get(bib).and_then(|b| b.sessions.checked_add(1)) else {
             return Err(DropReason::TableFull);
         };
+        self.admit(now, bib, session.waits)?;
         if let Some(permissions) = &mut self.permissions
             && !permissions.add(bib, peer)
         {
+            self.not_made(bib);
             return Err(DropReason::TableFull);
         }
         let Some(slot) = self.sessions.insert(session) else {
+            self.not_made(bib);
             if let Some(permissions) = &mut self.permissions {
                 permissions.remove(bib, peer);
             }
@@ -128,6 +136,7 @@ impl Engine {
         }
         self.counts[protocol as usize] += 1;
         self.wheel.add(&mut self.sessions, slot);
+        self.session_made(now, slot);
         Ok(slot)
     }
 
@@ -215,6 +224,7 @@ impl Engine {
     fn remove_session(&mut self, slot: u32) {
         let Some(session) = self.sessions.remove(slot) else { return };
         self.counts[session.protocol as usize] -= 1;
+        self.session_gone(&session);
         if let Some(permissions) = &mut self.permissions {
             permissions.remove(session.bib, session.dst4);
         }

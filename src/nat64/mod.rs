@@ -5,19 +5,26 @@
 //! translation (`xlat`), hairpinning (back into `inbound`). Time and randomness are arguments; there is no
 //! clock, socket or thread in here.
 
+mod admit;
 pub mod bib;
+mod binding;
 pub mod engine;
 mod errors;
+pub mod event;
 pub mod held;
 pub mod ident;
 mod inbound;
 pub mod index;
+pub mod journal;
 pub mod lease;
 mod life;
 pub(crate) mod limit;
 mod outbound;
 mod permission;
+pub mod permute;
+pub mod policy;
 pub mod pool4;
+pub mod quota;
 pub mod reassembly;
 mod rows;
 pub mod session;
@@ -27,5 +34,7 @@ mod static_bib;
 pub mod steer;
 pub mod subscriber;
 pub mod tcp;
+mod unanswered;
+mod units;
 pub mod wheel;
 pub mod witness;

@@ -3,7 +3,6 @@
 
 use super::bib::Binding;
 use super::engine::{Engine, Sink, Step};
-use super::lease::{NoPort, Request};
 use super::session::{Key6, Session};
 use super::settings::{Protocol, StrayTcp};
 use super::tcp::{Lifetime, Side, State};
@@ -190,7 +189,7 @@ impl Engine {
         };
         let (bib, is_new_binding) = match bib {
             Some(bib) => (bib, false),
-            None => (self.new_binding(key)?, true),
+            None => (self.new_binding(now, key)?, true),
         };
         let Some(flow) = self.flow6(view, key, bib) else { return Err(DropReason::NoBib.into()) };
         let session = Session::new(key.protocol, key.pool6, &flow, state, bib);
@@ -244,56 +243,6 @@ impl Engine {
         sink.settle(1, Settled::Dropped(DropReason::SynMet));
         let syn = Segment::read(&view.payload, syn.bytes(), view.l4);
         self.refresh(now, slot, Side::V4, syn.as_ref());
-    }
-
-    /// RFC 6146 §3.5.1.1, §3.5.2.3, §3.5.3: a port of the client's own blocks.
-    fn new_binding(&mut self, key: &Key6) -> Result<u32, Refusal> {
-        let full = || DropReason::TableFull.with(Notice::Unreachable);
-        let prefix = self.steering.subscriber(key.src6);
-        let Some(subscriber) = self.subscribers.find_or_insert(prefix) else { return Err(full()) };
-        let Some(owner) = self.subscribers.get_mut(subscriber) else { return Err(full()) };
-        let request = Request {
-            subscriber: prefix,
-            shard: self.steering.shard(prefix),
-            client: key.src6.to_bits(),
-            port: key.port6,
-            protocol: key.protocol,
-        };
-        let lease = match self.leases.take(&request, &mut owner.leases, &self.pool, &self.settings.key) {
-            Ok(lease) => lease,
-            Err(no_port) => {
-                self.subscribers.remove_if_idle(subscriber);
-                // the IPv6 twin of "host unreachable".
-                return Err(match no_port {
-                    NoPort::Exhausted => DropReason::PortsExhausted.with(Notice::Unreachable),
-                    NoPort::TableFull => full(),
-                });
-            }
-        };
-        owner.bindings += 1;
-        let (src4, port4) = match self.leases.transport(&lease) {
-            Some(transport) => transport,
-            None => (std::net::Ipv4Addr::UNSPECIFIED, 0),
-        };
-        let binding = Binding {
-            src6: key.src6,
-            port6: key.port6,
-            port4,
-            src4,
-            protocol: key.protocol,
-            pool6: key.pool6,
-            sessions: 0,
-            subscriber,
-            lease: Some(lease),
-        };
-        self.bib.insert(binding).map_err(|binding| {
-            if let (Some(owner), Some(lease)) = (self.subscribers.get_mut(subscriber), binding.lease) {
-                owner.bindings -= 1;
-                self.leases.give_back(lease, &mut owner.leases);
-            }
-            self.subscribers.remove_if_idle(subscriber);
-            full()
-        })
     }
 }
 

@@ -13,6 +13,17 @@ use super::wheel::Tick;
 use super::witness::FlowWitness;
 use crate::xlat::{Delta, FlowPair, Rewrite};
 
+/// Whose first packet a session waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waits {
+    /// Both sides have sent.
+    Nobody,
+    /// The peer has not answered the client.
+    V4,
+    /// The client has not answered the peer.
+    V6,
+}
+
 /// One session. Exactly one cache line, which is all that a hit reads beside the index.
 #[repr(align(64))]
 pub struct Session {
@@ -34,6 +45,8 @@ pub struct Session {
     pub protocol: Protocol,
     /// TCP state.
     pub state: State,
+    /// Whether somebody has not sent yet.
+    pub waits: Waits,
     /// Checksum difference from IPv6 to IPv4.
     pub delta: Delta,
     /// Its BIB entry.
@@ -92,7 +105,7 @@ pub struct Sessions {
 }
 
 impl Session {
-    /// A session of `flow` that is in no table yet.
+    /// A session of `flow` that is in no table yet and waits for the peer's answer.
     pub fn new(protocol: Protocol, pool6: u8, flow: &FlowPair, state: State, bib: u32) -> Self {
         Self {
             src6: flow.src6,
@@ -104,6 +117,7 @@ impl Session {
             pool6,
             protocol,
             state,
+            waits: Waits::V4,
             delta: Delta::v6_to_v4(flow),
             bib,
             deadline: 0,

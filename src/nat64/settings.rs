@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::policy::{Assignment, PortPolicy, Quota, Quotas};
 use crate::addr::{Prefix4, Prefix6};
 use crate::xlat::pref64::Pref64;
 
@@ -48,6 +49,10 @@ pub struct Settings {
     pub pool6: Vec<Pref64>,
     /// The IPv4 side.
     pub pool4: Pool4,
+    /// How its ports are chosen and given back.
+    pub ports: PortPolicy,
+    /// Who may have how much.
+    pub quotas: Quotas,
     /// Length of the IPv6 prefix that is one subscriber, 1–128; 128 is a host.
     pub subscriber_len: u8,
     /// Secret of the keyed hashes (shard, ports).
@@ -78,13 +83,42 @@ pub struct Settings {
     pub hops: Hops,
 }
 
+#[cfg(test)]
+impl Settings {
+    /// Settings for the tests of the rooms; there is nothing in the pool.
+    pub(crate) fn of_key(key: Key) -> Self {
+        Self {
+            pool6: vec![Pref64::well_known()],
+            pool4: Pool4 { ranges: Vec::new(), block_size: 512, assignment: Assignment::Dynamic },
+            ports: PortPolicy::default(),
+            quotas: Quotas::default(),
+            subscriber_len: 128,
+            key,
+            filtering: Filtering::default(),
+            timers: Timers::default(),
+            units: Vec::new(),
+            allow: Vec::new(),
+            limits: Limits::default(),
+            fragments: Fragments::default(),
+            mtu: Mtu::default(),
+            mss_clamp: None,
+            icmp6_source: None,
+            hops: Hops::Translator,
+            classes: Classes::default(),
+            static_bib: Vec::new(),
+        }
+    }
+}
+
 /// The pool of IPv4 transport addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool4 {
     /// Disjoint ranges of addresses, each with its ports.
     pub ranges: Vec<Pool4Range>,
-    /// Ports (and ICMP identifiers) in one block, a power of two, 64–4096.
+    /// Ports (and ICMP identifiers) in one block, a power of two, 64–4096, where a range does not say otherwise.
     pub block_size: u16,
+    /// How blocks come to subscribers.
+    pub assignment: Assignment,
 }
 
 /// Addresses of the pool that share a port range.
@@ -92,8 +126,19 @@ pub struct Pool4 {
 pub struct Pool4Range {
     /// The addresses.
     pub prefix: Prefix4,
-    /// Ports and ICMP identifiers that may be given out; the default is 1024–65535.
+    /// Ports and ICMP identifiers that may be given out, as far as they make whole blocks; the default is 1024–65535.
     pub ports: RangeInclusive<u16>,
+    /// Its own block size.
+    pub block_size: Option<u16>,
+    /// Name of the pool that it is part of, for units that have one of their own.
+    pub pool: Option<String>,
+}
+
+impl Pool4Range {
+    /// A range of the common pool with the usual block size.
+    pub const fn new(prefix: Prefix4, ports: RangeInclusive<u16>) -> Self {
+        Self { prefix, ports, block_size: None, pool: None }
+    }
 }
 
 /// A secret of 16 bytes that does not show itself in debug output.
@@ -255,12 +300,20 @@ pub struct StaticEntry {
 }
 
 /// An organisation and its networks.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unit {
     /// Name, as the operator wrote it.
     pub name: String,
     /// Its IPv6 prefixes.
     pub prefixes: Vec<Prefix6>,
+    /// The pool that its subscribers get their blocks from; `None` is the common one.
+    pub pool: Option<String>,
+    /// Most blocks of one of its subscribers, instead of the usual number.
+    pub max_blocks: Option<u16>,
+    /// What all its subscribers together may have.
+    pub quota: Quota,
+    /// Sessions that are kept free for it.
+    pub reserve: u32,
 }
 
 /// Table sizes, fixed at start.
@@ -349,8 +402,12 @@ pub enum Hops {
 pub enum Change {
     /// Replace the units. Sessions of hosts that belong to no unit any more are ended.
     Units(Vec<Unit>),
-    /// Replace the pool ranges (block size and key stay). Mappings outside the new ranges are ended.
+    /// Replace the pool ranges (block sizes and key stay). Outside the new ranges no new mapping is made.
     Pool4(Vec<Pool4Range>),
+    /// Replace how ports are chosen and given back; concerns new mappings.
+    Ports(PortPolicy),
+    /// Replace the quotas; what is above them stays until it ends by itself.
+    Quotas(Quotas),
     /// Replace the filtering behaviour; concerns new sessions.
     Filtering(Filtering),
     /// Replace the list of allowed non-global destinations. Sessions it no longer covers are ended.

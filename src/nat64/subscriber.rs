@@ -1,21 +1,27 @@
-//! Subscribers of one worker: who holds which leases.
+//! Subscribers of one worker: who has how much.
 
 use std::hash::{BuildHasher, Hasher};
 
 use foldhash::quality::FixedState;
 
 use super::index::Index;
-use super::lease::NO_LEASES;
-use super::slab::Slab;
+use super::quota::Tokens;
+use super::slab::{NIL, Slab};
 
-/// A host or a network, by configuration, that has at least one binding.
+/// A host or a network, by configuration, that has at least one binding or block.
 pub struct Subscriber {
     /// Bits of its prefix.
     pub prefix: u128,
-    /// Its leases.
-    pub leases: u32,
-    /// Its bindings; with the last one it goes.
+    /// Its bindings.
     pub bindings: u32,
+    /// Its sessions.
+    pub sessions: u32,
+    /// Those that nobody has answered yet.
+    pub unanswered: u32,
+    /// Its new sessions per second.
+    pub new: Tokens,
+    /// The accounts that it belongs to: of its network and of its unit.
+    pub accounts: [u32; 2],
 }
 
 /// All subscribers of one worker.
@@ -35,15 +41,19 @@ impl Subscribers {
         }
     }
 
-    /// The subscriber with this prefix, made if need be. `None` when there is no room.
-    pub fn find_or_insert(&mut self, prefix: u128) -> Option<u32> {
+    /// The subscriber with this prefix.
+    pub fn find(&self, prefix: u128) -> Option<u32> {
+        let is_it = |slot| self.slots.get(slot).is_some_and(|s| s.prefix == prefix);
+        self.by_prefix.find(self.hash_of(prefix), is_it)
+    }
+
+    /// Makes the subscriber with this prefix, which is not there yet. `None` when there is no room.
+    pub fn insert(&mut self, prefix: u128) -> Option<u32> {
         let hash = self.hash_of(prefix);
-        let found =
-            self.by_prefix.find(hash, |slot| self.slots.get(slot).is_some_and(|s| s.prefix == prefix));
-        if found.is_some() {
-            return found;
-        }
-        let slot = self.slots.insert(Subscriber { prefix, leases: NO_LEASES, bindings: 0 }).ok()?;
+        let (bindings, sessions, unanswered) = (0, 0, 0);
+        let (new, accounts) = (Tokens::default(), [NIL; 2]);
+        let subscriber = Subscriber { prefix, bindings, sessions, unanswered, new, accounts };
+        let slot = self.slots.insert(subscriber).ok()?;
         if self.by_prefix.insert(hash, slot) {
             return Some(slot);
         }
@@ -51,15 +61,16 @@ impl Subscribers {
         None
     }
 
-    /// Forgets the subscriber in `slot` if it has no binding.
-    pub fn remove_if_idle(&mut self, slot: u32) {
-        if let Some(subscriber) = self.slots.get(slot)
-            && subscriber.bindings == 0
-        {
-            let hash = self.hash_of(subscriber.prefix);
-            self.slots.remove(slot);
-            self.by_prefix.remove(hash, slot);
+    /// Forgets the subscriber in `slot`.
+    pub fn remove(&mut self, slot: u32) {
+        if let Some(subscriber) = self.slots.remove(slot) {
+            self.by_prefix.remove(self.hash_of(subscriber.prefix), slot);
         }
+    }
+
+    /// The subscriber in `slot`.
+    pub fn get(&self, slot: u32) -> Option<&Subscriber> {
+        self.slots.get(slot)
     }
 
     /// The subscriber in `slot`, to be changed.
@@ -71,6 +82,11 @@ impl Subscribers {
     #[allow(clippy::len_without_is_empty)]
     pub const fn len(&self) -> u32 {
         self.slots.len()
+    }
+
+    /// Number of slots, used or not.
+    pub const fn capacity(&self) -> u32 {
+        self.slots.capacity()
     }
 
     /// Bytes of memory.

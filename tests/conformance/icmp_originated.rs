@@ -127,6 +127,7 @@ fn units_refuse_strangers_and_say_so() {
     settings.units = vec![sampan::nat64::settings::Unit {
         name: "Sở Thông tin".into(),
         prefixes: vec!["2001:db8:1::/48".parse().unwrap()],
+        ..sampan::nat64::settings::Unit::default()
     }];
     for mut gateway in Gateway::each(&settings) {
         gateway.translate(&udp(client(1), server6(&gateway, 53), b"q"));

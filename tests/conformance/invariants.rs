@@ -77,7 +77,11 @@ fn f09_addresses_of_peers_are_computed_never_looked_up() {
 #[test]
 fn f58_g31_policy_and_shortage_refuse_at_every_step_and_leave_nothing() {
     let mut settings = settings();
-    settings.units = vec![Unit { name: "a".into(), prefixes: vec!["2001:db8:1::/48".parse().unwrap()] }];
+    settings.units = vec![Unit {
+        name: "a".into(),
+        prefixes: vec!["2001:db8:1::/48".parse().unwrap()],
+        ..Unit::default()
+    }];
     for mut gateway in Gateway::each(&settings) {
         let told =
             gateway.refuse(&udp(at("2001:db8:2::1", 1), server6(&gateway, 53), b"q"), "source_not_served");
@@ -106,7 +110,7 @@ fn f59_reloads_under_load_lose_no_session_that_they_do_not_concern() {
             flows.push((client(2000 + port), t));
         }
         let range = gateway.settings().pool4.ranges[0].clone();
-        let more = Pool4Range { prefix: "198.51.100.8/30".parse().unwrap(), ports: 1024..=65535 };
+        let more = Pool4Range::new("198.51.100.8/30".parse().unwrap(), 1024..=65535);
         let changes = [
             Change::Filtering(Filtering { tcp: Filter::AddressDependent, ..Filtering::default() }),
             Change::Filtering(Filtering {
@@ -121,6 +125,7 @@ fn f59_reloads_under_load_lose_no_session_that_they_do_not_concern() {
             Change::Units(vec![Unit {
                 name: "a".into(),
                 prefixes: vec!["2001:db8:1::/48".parse().unwrap()],
+                ..Unit::default()
             }]),
             Change::Units(Vec::new()),
             Change::Filtering(Filtering::default()),

@@ -10,7 +10,7 @@ use crate::support::{Gateway, at, settings, tcp, udp};
 use crate::{SERVER, open_udp, seen6, server, server6};
 
 fn unit(name: &str, prefix: &str) -> Unit {
-    Unit { name: name.into(), prefixes: vec![prefix.parse().unwrap()] }
+    Unit { name: name.into(), prefixes: vec![prefix.parse().unwrap()], ..Unit::default() }
 }
 
 /// Whether the mapping still works in both directions, without a change of its port.
@@ -49,7 +49,7 @@ fn a_growing_pool_keeps_every_mapping() {
         let mappings: Vec<_> = hosts.iter().map(|h| open_udp(&mut gateway, *h)).collect();
         let third = at("2001:db8:1::3", 1);
         assert!(gateway.refuse(&udp(third, server6(&gateway, 53), b"q"), "ports_exhausted").is_some());
-        let more = Pool4Range { prefix: "198.51.100.8/30".parse().unwrap(), ports: 1024..=65535 };
+        let more = Pool4Range::new("198.51.100.8/30".parse().unwrap(), 1024..=65535);
         gateway.change(Change::Pool4(vec![gateway.settings().pool4.ranges[0].clone(), more]));
         for (host, t) in hosts.iter().zip(&mappings) {
             assert!(lives(&mut gateway, *host, *t));
@@ -60,47 +60,63 @@ fn a_growing_pool_keeps_every_mapping() {
 }
 
 #[test]
-fn a_pool_address_that_goes_takes_its_mappings_and_no_others() {
+fn a_pool_address_that_goes_keeps_its_mappings_until_they_end() {
     for mut gateway in Gateway::each(&settings()) {
         let hosts: Vec<_> = (1..=40).map(|i| at(format!("2001:db8:1::{i}"), 1)).collect();
         let mappings: Vec<_> = hosts.iter().map(|h| open_udp(&mut gateway, *h)).collect();
         let going = |t: &SocketAddr| t.ip().to_string() != "198.51.100.2";
         assert!(mappings.iter().any(going) && !mappings.iter().all(going));
-        let stays = Pool4Range { prefix: "198.51.100.2/32".parse().unwrap(), ports: 1024..=65535 };
+        let stays = Pool4Range::new("198.51.100.2/32".parse().unwrap(), 1024..=65535);
         gateway.change(Change::Pool4(vec![stays]));
-        let kept = mappings.iter().filter(|t| !going(t)).count();
-        assert_eq!((gateway.bindings() as usize, gateway.blocks() as usize), (kept, kept));
+        // Nothing is cut: both directions go on.
+        assert_eq!((gateway.bindings(), gateway.blocks()), (40, 40));
+        assert!(gateway.pool().draining().count() > 0);
         for (host, t) in hosts.iter().zip(&mappings) {
-            if going(t) {
-                assert_eq!(gateway.refuse(&udp(server(53), *t, b"a"), "not_pool4"), None);
-            } else {
-                assert!(lives(&mut gateway, *host, *t));
-            }
+            assert!(lives(&mut gateway, *host, *t));
+            assert_eq!(open_udp(&mut gateway, *host), *t);
         }
-        // Whoever lost its address gets a new one.
+        // But whoever needs a new mapping gets it elsewhere.
         for host in &hosts {
-            assert_eq!(open_udp(&mut gateway, *host).ip().to_string(), "198.51.100.2");
+            let new = open_udp(&mut gateway, SocketAddr::new(host.ip(), 2)).ip();
+            assert_eq!(new.to_string(), "198.51.100.2");
         }
         gateway.advance(Duration::from_secs(300));
         assert!(gateway.is_empty());
+        assert_eq!(gateway.pool().draining().count(), 0);
+        for (host, t) in hosts.iter().zip(&mappings) {
+            let gone = if going(t) { "no_bib" } else { continue };
+            gateway.refuse(&udp(server(53), *t, b"a"), gone);
+            assert_eq!(open_udp(&mut gateway, *host).ip().to_string(), "198.51.100.2");
+        }
+        // The next change forgets it altogether.
+        let ranges = gateway.settings().pool4.ranges.clone();
+        gateway.change(Change::Pool4(ranges));
+        for t in mappings.iter().filter(|t| going(t)) {
+            assert_eq!(gateway.refuse(&udp(server(53), *t, b"a"), "not_pool4"), None);
+        }
     }
 }
 
 #[test]
-fn changed_ports_of_an_address_end_its_mappings() {
+fn changed_ports_of_an_address_concern_new_mappings_only() {
     for mut gateway in Gateway::each(&settings()) {
         let host = at("2001:db8:1::1", 1);
-        open_udp(&mut gateway, host);
+        let t = open_udp(&mut gateway, host);
         let mut ranges = gateway.settings().pool4.ranges.clone();
-        ranges[0].ports = 40_000..=40_999;
+        let ports = if t.port() < 30_000 { 40_000..=40_999 } else { 20_000..=20_999 };
+        ranges[0].ports = ports.clone();
         gateway.change(Change::Pool4(ranges));
-        assert_eq!((gateway.bindings(), gateway.blocks()), (0, 0));
-        assert!((40_000..=40_999).contains(&open_udp(&mut gateway, host).port()));
+        assert!(lives(&mut gateway, host, t));
+        let new = open_udp(&mut gateway, SocketAddr::new(host.ip(), 2));
+        assert!(ports.contains(&new.port()));
+        gateway.advance(Duration::from_secs(300));
+        assert!(gateway.is_empty());
+        assert!(ports.contains(&open_udp(&mut gateway, host).port()));
     }
 }
 
 #[test]
-fn hairpin_sessions_with_a_pool_address_that_goes_end_too() {
+fn hairpin_sessions_with_a_pool_address_that_goes_live_on() {
     for mut gateway in Gateway::each(&settings()) {
         let hosts: Vec<_> = (1..=40).map(|i| at(format!("2001:db8:1::{i}"), 1)).collect();
         let mappings: Vec<_> = hosts.iter().map(|h| open_udp(&mut gateway, *h)).collect();
@@ -109,11 +125,13 @@ fn hairpin_sessions_with_a_pool_address_that_goes_end_too() {
         let b = mappings.iter().position(|t| !stays(t)).unwrap();
         let seen_b = seen6(&gateway, mappings[b]);
         assert_eq!(gateway.translate(&udp(hosts[a], seen_b, b"hi")).destination(), hosts[b]);
-        let range = Pool4Range { prefix: "198.51.100.2/32".parse().unwrap(), ports: 1024..=65535 };
+        let range = Pool4Range::new("198.51.100.2/32".parse().unwrap(), 1024..=65535);
+        gateway.change(Change::Pool4(vec![range.clone()]));
+        assert_eq!(gateway.translate(&udp(hosts[a], seen_b, b"hi")).destination(), hosts[b]);
+        gateway.advance(Duration::from_secs(300));
         gateway.change(Change::Pool4(vec![range]));
         // T_B is an ordinary address now, and a documentation address that nobody allowed.
         assert!(gateway.refuse(&udp(hosts[a], seen_b, b"hi"), "not_allowed").is_some());
-        assert!(lives(&mut gateway, hosts[a], mappings[a]));
     }
 }
 

@@ -186,12 +186,12 @@ fn f05_a_pool_that_grows_or_moves_its_ports_keeps_them() {
         connect(&mut gateway, server(5000));
         let mut ranges = gateway.settings().pool4.ranges.clone();
         ranges[0].ports = 2048..=65535;
-        ranges.push(Pool4Range { prefix: "198.51.100.8/30".parse().unwrap(), ports: 1024..=65535 });
+        ranges.push(Pool4Range::new("198.51.100.8/30".parse().unwrap(), 1024..=65535));
         gateway.change(Change::Pool4(ranges));
         gateway.translate(&tcp(server(5000), pool(80), ACK, b"data"));
         assert_eq!(gateway.sessions(), [1, 0, 0]);
         // A pool without its address ends its sessions; plan::check refuses such a file.
-        let elsewhere = Pool4Range { prefix: "198.51.100.8/30".parse().unwrap(), ports: 1024..=65535 };
+        let elsewhere = Pool4Range::new("198.51.100.8/30".parse().unwrap(), 1024..=65535);
         gateway.change(Change::Pool4(vec![elsewhere]));
         assert_eq!(gateway.sessions(), [0; 3]);
     });

@@ -156,12 +156,12 @@ fn configure(s: &mut Settings, setting: &str) -> Result<()> {
         "pool6" => s.pool6 = list().map(|p| p.parse().map_err(|_| bad("pool6"))).collect::<Result<_>>()?,
         "pool4" => {
             let prefix = value.parse().map_err(|_| bad("pool4"))?;
-            s.pool4.ranges = vec![Pool4Range { prefix, ports: 1024..=9215 }];
+            s.pool4.ranges = vec![Pool4Range::new(prefix, 1024..=9215)];
         }
         "allow" => s.allow = list().map(|p| p.parse().map_err(|_| bad("prefix"))).collect::<Result<_>>()?,
         "units" => {
             let prefixes = list().map(|p| p.parse().map_err(|_| bad("prefix"))).collect::<Result<_>>()?;
-            s.units = vec![Unit { name: "unit".to_owned(), prefixes }];
+            s.units = vec![Unit { name: "unit".to_owned(), prefixes, ..Unit::default() }];
         }
         "mtu6" => s.mtu.v6 = number()?,
         "mtu4" => s.mtu.v4 = number()?,

@@ -95,6 +95,75 @@ fn the_device_survives_a_restart_and_goes_with_flush() {
     assert_eq!(routes_to_tun(&lab), 0);
 }
 
+/// A crash takes sessions, but not blocks: the journal has them, so every host has the same addresses and ports again.
+#[test]
+fn h12_after_a_crash_a_host_has_the_same_address_and_port() {
+    let mut lab = TestLab::with(|options| options.translator = Translator::Sampan);
+    let listener = lab.udp("server", (IpAddr::from(SERVER.octets()), 7012));
+    listener.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let clients: Vec<_> = (0..3).map(|_| lab.udp("client1", (Ipv6Addr::UNSPECIFIED, 0))).collect();
+    let server = lab.embed(SERVER);
+    let seen = || -> Vec<_> {
+        let ask = |client: &std::net::UdpSocket| {
+            client.send_to(b"who am I", (server, 7012)).unwrap();
+            listener.recv_from(&mut [0; 64]).unwrap().1
+        };
+        clients.iter().map(ask).collect()
+    };
+    let before = seen();
+    // The row is on the disk within 50 ms; here with time for a busy machine.
+    std::thread::sleep(Duration::from_secs(1));
+    let pid = i32::try_from(lab.service_pid(GATEWAY).unwrap()).unwrap();
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    assert!(lab.wait_service(GATEWAY, Duration::from_secs(10)).is_ok());
+    lab.restart_gateway().unwrap();
+    assert_eq!(seen(), before);
+}
+
+/// A pool that shrinks cuts no flow: its routes and mappings stay while somebody uses them, and new ones come from the
+/// addresses that are left.
+#[test]
+fn a_reload_that_takes_addresses_away_cuts_no_flow() {
+    let lab = TestLab::with(|options| options.translator = Translator::Sampan);
+    let listener = lab.udp("server", (IpAddr::from(SERVER.octets()), 7013));
+    listener.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let server = lab.embed(SERVER);
+    let client = || {
+        let client = lab.udp("client1", (Ipv6Addr::UNSPECIFIED, 0));
+        client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        client
+    };
+    let there_and_back = |client: &std::net::UdpSocket| {
+        client.send_to(b"there", (server, 7013)).unwrap();
+        let (_, from) = listener.recv_from(&mut [0; 64]).unwrap();
+        listener.send_to(b"and back", from).unwrap();
+        client.recv_from(&mut [0; 64]).unwrap();
+        from
+    };
+    let old = client();
+    let t = there_and_back(&old);
+    let pool: sampan::addr::Prefix4 = lab.plan().pool4.parse().unwrap();
+    let halves = [0, pool.size() / 2].map(|offset| {
+        let first = std::net::Ipv4Addr::from_bits(pool.addr().to_bits() + offset as u32);
+        sampan::addr::Prefix4::new(first, pool.len() + 1).unwrap()
+    });
+    let left =
+        halves.iter().find(|half| !IpAddr::V4(half.addr()).eq(&t.ip()) && !holds(half, t.ip())).unwrap();
+    let file = lab.dir().join("sampan.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace(&lab.plan().pool4, &left.to_string())).unwrap();
+    lab.sampan(&["reload"]).unwrap().check().unwrap();
+    assert_eq!(there_and_back(&old), t, "the flow goes on");
+    let new = there_and_back(&client());
+    assert!(holds(left, new.ip()), "{new} is not in {left}");
+    let status = lab.sampan(&["status"]).unwrap().check().unwrap();
+    assert!(status.contains("routed draining"), "{status}");
+}
+
+fn holds(prefix: &sampan::addr::Prefix4, addr: IpAddr) -> bool {
+    matches!(addr, IpAddr::V4(addr) if prefix.contains(addr))
+}
+
 fn routes_to_tun(lab: &TestLab) -> usize {
     let v4 = lab.on("gw", &["ip", "-4", "route"]);
     let v6 = lab.on("gw", &["ip", "-6", "route"]);

@@ -77,7 +77,7 @@ impl Carousels {
     pub fn new(settings: &Settings, workers: u16) -> Self {
         let now = Instant::from_secs(1000);
         let steering = Steering::new(settings.key, settings.subscriber_len, workers);
-        let pool = Arc::new(Pool::new(&settings.pool4, &settings.key, None));
+        let pool = Arc::new(Pool::new(settings, None));
         let exchange = Arc::new(Exchange::new(vec![None; usize::from(workers)]));
         let counters: Vec<_> = (0..workers).map(|_| Arc::new(Counters::default())).collect();
         let workers = (0..workers)

@@ -11,7 +11,10 @@ use sampan::daemon::ring::Exchange;
 use sampan::daemon::worker::{Requests, Worker};
 use sampan::io::mem::MemDevice;
 use sampan::nat64::engine::{Engine, Place};
+use sampan::nat64::event::Event;
+use sampan::nat64::policy::{Assignment, PortPolicy, Quotas};
 use sampan::nat64::pool4::Pool;
+use sampan::nat64::quota::Ledger;
 use sampan::nat64::settings::{
     BibRow, Change, Classes, Filtering, Hops, Key, Limits, Mtu, Pool4, Pool4Range, RowFilter, SessionRow,
     Settings, Timers,
@@ -29,9 +32,13 @@ pub fn settings() -> Settings {
     Settings {
         pool6: vec!["2001:db8:64::/96".parse().unwrap()],
         pool4: Pool4 {
-            ranges: vec![Pool4Range { prefix: "198.51.100.0/30".parse().unwrap(), ports: 1024..=65535 }],
+            ranges: vec![Pool4Range::new("198.51.100.0/30".parse().unwrap(), 1024..=65535)],
             block_size: 64,
+            assignment: Assignment::Dynamic,
         },
+        // Most tests want to see at once what comes free; those about resting say so.
+        ports: PortPolicy { hold_down: Duration::ZERO, block_idle: Duration::ZERO, ..PortPolicy::default() },
+        quotas: Quotas::default(),
         subscriber_len: 128,
         key: Key(*b"not so secret..."),
         filtering: Filtering::default(),
@@ -65,6 +72,7 @@ pub struct Gateway {
     settings: Settings,
     steering: Steering,
     pool: Arc<Pool>,
+    ledger: Arc<Ledger>,
     pub now: Instant,
     fed: u64,
     came_out: u64,
@@ -76,7 +84,8 @@ impl Gateway {
     pub fn new(settings: Settings, workers: u16) -> Self {
         let now = Instant::from_secs(1000);
         let steering = Steering::new(settings.key, settings.subscriber_len, workers);
-        let pool = Arc::new(Pool::new(&settings.pool4, &settings.key, None));
+        let pool = Arc::new(Pool::new(&settings, None));
+        let ledger = Arc::new(Ledger::new(settings.limits.subscribers, workers));
         let exchange = Arc::new(Exchange::new(vec![None; usize::from(workers)]));
         let counters: Vec<_> = (0..workers).map(|_| Arc::new(Counters::default())).collect();
         let requests: Vec<_> = (0..workers).map(|_| Arc::new(Requests::default())).collect();
@@ -89,9 +98,11 @@ impl Gateway {
                     seed: 0x5eed + u64::from(worker),
                 };
                 let i = usize::from(worker);
+                let mut engine = Engine::new(settings.clone(), place, now);
+                engine.set_ledger(ledger.clone());
                 Worker::new(
                     worker,
-                    Engine::new(settings.clone(), place, now),
+                    engine,
                     MemDevice::default(),
                     exchange.clone(),
                     counters[i].clone(),
@@ -107,6 +118,7 @@ impl Gateway {
             settings,
             steering,
             pool,
+            ledger,
             now,
             fed,
             came_out,
@@ -302,11 +314,37 @@ impl Gateway {
         all
     }
 
+    /// Has every engine do something, through its mailbox as the daemon does.
+    pub fn on_engines(&mut self, what: impl Fn(&mut Engine, Instant) + Clone + Send + 'static) {
+        for requests in &self.requests {
+            let what = what.clone();
+            let request = Box::new(move |engine: &mut Engine, now: Instant| what(engine, now));
+            assert!(requests.push(request).is_ok());
+        }
+        assert_eq!(self.run(), []);
+    }
+
+    /// The engines.
+    pub fn engines(&self) -> impl Iterator<Item = &Engine> {
+        self.workers.iter().map(Worker::engine)
+    }
+
+    /// Events that nobody has taken, worker by worker.
+    pub fn events(&self) -> Vec<Event> {
+        let streams = self.engines().map(Engine::events);
+        streams.flat_map(|s| std::iter::from_fn(move || s.take()).map(|(_, e)| e)).collect()
+    }
+
+    /// Credits that workers have leased from quotas that they share.
+    pub fn credits(&self) -> u64 {
+        self.ledger.leased()
+    }
+
     /// Gives every worker a change, through its mailbox as the daemon does.
     pub fn change(&mut self, change: Change) {
         if let Change::Pool4(ranges) = &change {
             self.settings.pool4.ranges.clone_from(ranges);
-            self.pool = Arc::new(Pool::new(&self.settings.pool4, &self.settings.key, Some(&self.pool)));
+            self.pool = Arc::new(Pool::new(&self.settings, Some(&self.pool)));
         }
         for requests in &self.requests {
             let (change, pool) = (change.clone(), self.pool.clone());

@@ -148,7 +148,7 @@ pub struct Pool4Status {
     pub prefix: String,
     /// The ports.
     pub ports: String,
-    /// `routed`, or `onlink` and the interface.
+    /// `routed`, or `onlink` and the interface; behind it `draining` for a range that the configuration has no more.
     pub mode: String,
     /// Blocks in the range.
     pub blocks: u64,

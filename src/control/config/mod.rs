@@ -14,6 +14,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use crate::addr::{Prefix4, Prefix6, PrefixAny};
+use crate::nat64::policy::{Assignment, Eviction, Pairing};
 use crate::nat64::settings::{Filter, HoldSyn, Protocol, StrayTcp};
 use crate::siit::settings::{Hairpin, ZeroChecksum};
 use crate::xlat::eam::Home;
@@ -169,6 +170,12 @@ section! {
         pool4: Vec<At<Pool4>> = "pool4", Required, Reload, "IPv4 addresses that the clients share. RFC 8512: external-ip-pool.";
         subscriber: u64 = "subscriber", Default("128"), Restart, "Prefix length that is one subscriber: 128 is a host, 64 an office LAN, 56 a broadband customer. RFC 8512: subscriber-mask-v6.";
         block_size: u64 = "block-size", Default("512"), Restart, "Ports in one block; a subscriber is given blocks one by one. A power of two from 64 to 4096. RFC 8512: port-set-size.";
+        block_assignment: Assignment = "block-assignment", Default("\"dynamic\""), Restart, "`dynamic`: a subscriber is given free blocks when it appears, and a journal remembers them. `permuted`: the first block of every subscriber that the units declare is computed from the key; there must be enough blocks for all of them.";
+        journal: PathBuf = "journal", Otherwise("the key file's name with the ending `.blocks`"), Restart, "Journal of the leased blocks, so that everybody has the same ones after a restart.";
+        ports: Ports = "ports", Otherwise("defaults"), Below, "How ports are chosen and given back.";
+        quota: Quota = "quota", Otherwise("defaults"), Reload, "What one subscriber may have; 0 is no limit. RFC 8512: limit-subscribers and what follows it.";
+        network_quota: Quota = "network-quota", Otherwise("no limits"), Reload, "What all subscribers of one /64 together may have, when a subscriber is smaller than that.";
+        when_full: Eviction = "when-full", Default("\"sessions\""), Reload, "What makes room when the session table is full: `sessions`: the unanswered session that waits longest, if its mapping has others (RFC 6888 REQ-11d); `mappings`: such a session with its mapping, too; `off`: nothing. What was ever answered always stays.";
         key_file: PathBuf = "key-file", Default("\"/var/lib/sampan/key\""), Restart, "Secret of the keyed hashes: 32 hexadecimal digits, readable for root only. `sampan run` makes it when it is missing.";
         workers: u64 = "workers", Otherwise("one per CPU, at most 64"), Restart, "Threads that translate, 1 to 64.";
         sessions: u64 = "sessions", Default("262144"), Restart, "Sessions of all workers together; memory for them is taken at start. RFC 8512: limit-per-instance.";
@@ -207,6 +214,44 @@ section! {
         ports: RangeInclusive<u16> = "ports", Default("\"1024-65535\""), Reload, "Ports and ICMP identifiers that are given out. RFC 8512: port-set-restrict.";
         mode: Mode = "mode", Default("\"routed\""), Restart, "`routed`: a router sends the addresses here. `onlink`: they lie in the subnet of an interface and this machine answers ARP for them.";
         interface: String = "interface", Otherwise("none"), Restart, "The interface of mode `onlink`.";
+        block_size: u64 = "block-size", Otherwise("`nat64.block-size`"), Restart, "Ports in one block of these addresses.";
+        name: String = "name", Otherwise("the common pool"), Reload, "Pool that the addresses belong to. Only units that name it get blocks of it. Several ranges can have the same name.";
+    }
+}
+
+section! {
+    /// `[nat64.ports]`
+    Ports {
+        parity: bool = "parity", Default("true"), Reload, "An even UDP port becomes an even one, an odd one an odd one (RFC 4787 REQ-4). RFC 8512: port-allocation-type.";
+        range: bool = "range", Default("true"), Reload, "Ports below 1024 become ports below 1024 if the pool has some, and others others (RFC 4787 REQ-3a).";
+        preserve: bool = "preserve", Default("false"), Reload, "A port keeps its place inside the block where that is free. Otherwise the place is random (RFC 6056).";
+        pairing: Pairing = "pairing", Default("\"hard\""), Reload, "When the pool address of a subscriber has no port left for it: `hard` refuses, `soft` takes another address (RFC 7857 §4). RFC 8512: paired-address.";
+        hold_down: u64 = "hold-down", Default("120"), Reload, "Seconds that a freed port rests; less than 120 gives a warning (RFC 6888 REQ-8). TCP ports do not rest, nor do those behind address-dependent filtering. RFC 8512: hold-down-timeout.";
+        hold_down_max: u64 = "hold-down-max", Default("65536"), Restart, "Ports that rest at most; then those that rested longest are let go. RFC 8512: hold-down-max.";
+        block_idle: u64 = "block-idle", Default("120"), Reload, "Seconds that a block without mappings stays with its subscriber. RFC 8512: port-set-timeout.";
+        max_blocks: u64 = "max-blocks", Default("16"), Reload, "Blocks of one subscriber at most; 0 is no limit.";
+        overflow_blocks: u64 = "overflow-blocks", Default("0"), Reload, "Blocks of each pool address that subscribers share who have `max-blocks` full ones; 0 is none. The journal cannot tell whose port of such a block was.";
+    }
+}
+
+section! {
+    /// `[nat64.quota]`
+    Quota {
+        ports: u64 = "ports", Default("0"), Reload, "Mappings, each with a port or ICMP identifier (RFC 6888 REQ-4).";
+        sessions: u64 = "sessions", Default("0"), Reload, "Sessions (RFC 6888 REQ-5). Those that start on the IPv4 side may take half of them.";
+        unanswered: u64 = "unanswered", Default("0"), Reload, "Sessions that nobody has answered yet.";
+        new_per_second: u64 = "new-per-second", Default("0"), Reload, "New sessions per second, one second's worth at once (RFC 6888 REQ-4c).";
+    }
+}
+
+section! {
+    /// `[unit.quota]`
+    UnitQuota {
+        ports: u64 = "ports", Default("0"), Reload, "Mappings, each with a port or ICMP identifier.";
+        sessions: u64 = "sessions", Default("0"), Reload, "Sessions.";
+        unanswered: u64 = "unanswered", Default("0"), Reload, "Sessions that nobody has answered yet.";
+        new_per_second: u64 = "new-per-second", Default("0"), Reload, "New sessions per second, one second's worth at once.";
+        reserve: u64 = "reserve", Default("0"), Reload, "Sessions that are kept free for the unit, however full the table is.";
     }
 }
 
@@ -313,6 +358,9 @@ section! {
     Unit {
         name: String = "name", Required, Reload, "Its name.";
         prefixes: Vec<At<Prefix6>> = "prefixes", Required, Reload, "Its IPv6 networks.";
+        pool: String = "pool", Otherwise("the common pool"), Reload, "Name of the pool that its subscribers get their blocks from. A subscriber keeps the blocks that it has.";
+        max_blocks: u64 = "max-blocks", Otherwise("`nat64.ports.max-blocks`"), Reload, "Blocks of one of its subscribers at most; 0 is no limit.";
+        quota: UnitQuota = "quota", Otherwise("no limits"), Reload, "What all its subscribers together may have; 0 is no limit. Has no effect with `[siit]`.";
     }
 }
 

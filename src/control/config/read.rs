@@ -13,6 +13,7 @@ use toml::de::{DeTable, DeValue};
 use super::{Level, Mode, Need, Row};
 use crate::addr::{Prefix4, Prefix6, PrefixAny, PrefixError};
 use crate::control::problem::{Fault, Problems};
+use crate::nat64::policy::{Assignment, Eviction, Pairing};
 use crate::nat64::settings::{Filter, HoldSyn, Protocol, StrayTcp};
 use crate::siit::settings::{Hairpin, ZeroChecksum};
 use crate::text::shown;
@@ -309,6 +310,22 @@ text_value!(
         _ => Err(None),
     }
 );
+text_value!(Assignment, "`dynamic` or `permuted`", "dynamic", |text| match text {
+    "dynamic" => Ok(Assignment::Dynamic),
+    "permuted" => Ok(Assignment::Permuted),
+    _ => Err(None),
+});
+text_value!(Pairing, "`hard` or `soft`", "hard", |text| match text {
+    "hard" => Ok(Pairing::Hard),
+    "soft" => Ok(Pairing::Soft),
+    _ => Err(None),
+});
+text_value!(Eviction, "`sessions`, `mappings` or `off`", "sessions", |text| match text {
+    "sessions" => Ok(Eviction::Sessions),
+    "mappings" => Ok(Eviction::Mappings),
+    "off" => Ok(Eviction::Off),
+    _ => Err(None),
+});
 text_value!(Protocol, "`tcp`, `udp` or `icmp`", "tcp", |text| match text {
     "tcp" => Ok(Protocol::Tcp),
     "udp" => Ok(Protocol::Udp),

@@ -5,6 +5,7 @@
 mod dns;
 pub mod host;
 mod nat64;
+mod ports;
 mod siit;
 mod static_bib;
 
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use super::config::{self, At, Level, Reader};
 use super::problem::{Fault, Places, Problem, Problems};
 use crate::addr::{Prefix4, PrefixAny};
+use crate::nat64::policy::{Assignment, PortPolicy, Quotas};
 use crate::nat64::settings::{
     Classes, Filtering, Fragments, Hops, Key, Limits, Mtu, Pool4, Pool4Range, Settings, StaticEntry, Timers,
     Unit,
@@ -50,7 +52,7 @@ pub struct Plan {
 #[allow(clippy::large_enum_variant, reason = "there is one of it")]
 pub enum TranslatorPlan {
     /// Stateful.
-    Nat64(Nat64Plan),
+    Nat64(Box<Nat64Plan>),
     /// Stateless.
     Siit(SiitPlan),
 }
@@ -64,6 +66,14 @@ pub struct Nat64Plan {
     pub pool4: Vec<Pool4Plan>,
     /// Ports in one block.
     pub block_size: u16,
+    /// How blocks come to subscribers.
+    pub assignment: Assignment,
+    /// Journal of the leased blocks.
+    pub journal: PathBuf,
+    /// How ports are chosen and given back.
+    pub ports: PortPolicy,
+    /// Who may have how much.
+    pub quotas: Quotas,
     /// Prefix length that is one subscriber.
     pub subscriber_len: u8,
     /// File with the secret of the keyed hashes; made when it is missing.
@@ -205,7 +215,7 @@ impl Plan {
     }
 
     /// MTUs, as far as the operator chose them.
-    pub const fn mtu(&self) -> MtuPlan {
+    pub fn mtu(&self) -> MtuPlan {
         match &self.translator {
             TranslatorPlan::Nat64(nat64) => nat64.mtu,
             TranslatorPlan::Siit(siit) => siit.mtu,
@@ -213,7 +223,7 @@ impl Plan {
     }
 
     /// Source of the ICMPv6 errors that the gateway originates, if the operator chose it.
-    pub const fn icmp6_source(&self) -> Option<Ipv6Addr> {
+    pub fn icmp6_source(&self) -> Option<Ipv6Addr> {
         match &self.translator {
             TranslatorPlan::Nat64(nat64) => nat64.icmp6_source,
             TranslatorPlan::Siit(siit) => siit.icmp6_source,
@@ -221,7 +231,7 @@ impl Plan {
     }
 
     /// The stateful translator, if it is that one.
-    pub const fn nat64(&self) -> Option<&Nat64Plan> {
+    pub fn nat64(&self) -> Option<&Nat64Plan> {
         match &self.translator {
             TranslatorPlan::Nat64(nat64) => Some(nat64),
             TranslatorPlan::Siit(_) => None,
@@ -242,7 +252,9 @@ impl Nat64Plan {
     pub fn settings(&self, key: Key, mtu: Mtu, hops: Hops) -> Settings {
         Settings {
             pool6: self.pool6.clone(),
-            pool4: Pool4 { ranges: self.ranges(), block_size: self.block_size },
+            pool4: Pool4 { ranges: self.ranges(), block_size: self.block_size, assignment: self.assignment },
+            ports: self.ports,
+            quotas: self.quotas,
             subscriber_len: self.subscriber_len,
             key,
             filtering: self.filtering,
@@ -263,6 +275,11 @@ impl Nat64Plan {
     /// The ranges of the pool.
     pub fn ranges(&self) -> Vec<Pool4Range> {
         self.pool4.iter().map(|pool| pool.range.clone()).collect()
+    }
+
+    /// Ports in one block of a range.
+    pub fn block_size_of(&self, pool: &Pool4Plan) -> u16 {
+        pool.range.block_size.unwrap_or(self.block_size)
     }
 
     /// The non-global destinations that may be reached.
@@ -321,7 +338,7 @@ fn translator(file: &config::File, tun_name: &str, problems: &mut Problems) -> (
         pool4: nat64.pool4.iter().map(|pool| pool.range.prefix).collect(),
         allow: nat64.allowed(),
     };
-    (TranslatorPlan::Nat64(nat64), shared)
+    (TranslatorPlan::Nat64(Box::new(nat64)), shared)
 }
 
 fn absolute(at: Option<&At<PathBuf>>, default: &str, problems: &mut Problems) -> PathBuf {

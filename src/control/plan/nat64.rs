@@ -3,12 +3,15 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::ports::{blocks, enough_for_all, pools_of_units, ports, quota, quota_of};
 use super::{
     Allowed, MAX_WORKERS, MtuPlan, Nat64Plan, Pool4Mode, Pool4Plan, absolute, interface_name, static_bib,
 };
 use crate::addr::{Prefix4, Prefix6, is_illegal_source6, is_non_global};
 use crate::control::config::{self, At, Mode};
 use crate::control::problem::{Fault, Problems};
+use crate::nat64::policy::{Assignment, Quotas};
+use crate::nat64::pool4::span;
 use crate::nat64::settings::{
     Classes, FRAGMENT_MIN, Filter, Filtering, Fragments, ICMP_DEFAULT, IPV6_MIN_MTU, Limits, Pool4Range,
     TCP_EST, TCP_INCOMING_SYN, TCP_TRANS, Timers, UDP_MIN, Unit,
@@ -19,7 +22,7 @@ use crate::xlat::pref64::Pref64;
 /// Addresses of all pool ranges together. The block table takes one byte for each block.
 const MAX_POOL_ADDRESSES: u64 = 65_536;
 /// A week: no lifetime needs more, and the timers need a bound.
-const MAX_TIMER: u64 = 604_800;
+pub(super) const MAX_TIMER: u64 = 604_800;
 /// The shortest translation prefix: a whole provider's allocation.
 const WIDEST: u8 = 32;
 /// Longest time that fragments may wait for the rest (RFC 8200 §4.5).
@@ -48,17 +51,39 @@ pub(super) fn build(
     if let Some(workers) = workers {
         enough_blocks(&pool4, block_size, workers, problems);
     }
+    let key_file = absolute(section.key_file.as_ref(), "/var/lib/sampan/key", problems);
+    let assignment = section.block_assignment.as_ref().map(|at| at.value).unwrap_or_default();
+    pools_of_units(&pool4, &units, problems);
+    let limits = limits(section, problems);
+    let reserved: u64 = units.iter().map(|unit| u64::from(unit.reserve)).sum();
+    if reserved >= limits.sessions.into() {
+        problems.error("unit", Fault::ReserveTooLarge { reserved, sessions: limits.sessions });
+    }
+    if assignment == Assignment::Permuted {
+        enough_for_all(section, &pool4, block_size, &units, subscriber, problems);
+    }
     let static_bib = static_bib::build(section.static_bib.as_ref(), &pool6, &pool4, &units, problems);
     Nat64Plan {
         static_bib,
+        assignment,
+        journal: match &section.journal {
+            Some(at) => absolute(Some(at), "", problems),
+            None => key_file.with_extension("blocks"),
+        },
+        ports: ports(section, problems),
+        quotas: Quotas {
+            subscriber: quota(section.quota.as_ref(), problems),
+            network: quota(section.network_quota.as_ref(), problems),
+            eviction: section.when_full.as_ref().map(|at| at.value).unwrap_or_default(),
+        },
         allow: allow(section.allow.as_ref(), &pool6, problems),
         block_size,
         subscriber_len: subscriber,
-        key_file: absolute(section.key_file.as_ref(), "/var/lib/sampan/key", problems),
+        key_file,
         workers,
         filtering: filtering(section),
         timers: timers(section, problems),
-        limits: limits(section, problems),
+        limits,
         mtu: mtu(&section.mtu6, &section.mtu4, &section.lowest_ipv6_mtu, problems),
         mss_clamp: section.mss_clamp.as_ref().is_none_or(|at| at.value),
         classes: classes(&section.tos, &section.traffic_class, problems),
@@ -100,8 +125,12 @@ pub(super) fn pref64(at: &At<Pref64>, problems: &mut Problems) {
 }
 
 fn block_size(section: &config::Nat64, problems: &mut Problems) -> u16 {
-    let size = number(section.block_size.as_ref(), 512u16, 64..=4096, problems);
-    match &section.block_size {
+    size_of_blocks(section.block_size.as_ref(), 512, problems)
+}
+
+fn size_of_blocks(at: Option<&At<u64>>, usual: u16, problems: &mut Problems) -> u16 {
+    let size = number(at, usual, 64..=4096, problems);
+    match at {
         Some(at) if (64..=4096).contains(&at.value) && !at.value.is_power_of_two() => {
             problems.error(&at.path, Fault::NotPowerOfTwo { value: at.value });
         }
@@ -122,7 +151,10 @@ fn pool4(
     let mut seen: Vec<&At<Prefix4>> = Vec::new();
     for pool in &list.value {
         let mode = pool4_mode(pool, tun_name, problems);
-        let ports = pool4_ports(pool, block_size, problems);
+        let own_size =
+            pool.value.block_size.as_ref().map(|at| size_of_blocks(Some(at), block_size, problems));
+        let ports = pool4_ports(pool, own_size.unwrap_or(block_size), problems);
+        let name = pool.value.name.as_ref().map(|at| checked_name(at, problems));
         let Some(at) = &pool.value.prefix else { continue };
         let prefix = at.value;
         if !is_unicast4(prefix) {
@@ -133,7 +165,7 @@ fn pool4(
             problems.error(&at.path, Fault::Overlap { value: prefix.to_string(), other, at: at_path });
         }
         seen.push(at);
-        plans.push(Pool4Plan { range: Pool4Range { prefix, ports }, mode });
+        plans.push(Pool4Plan { range: Pool4Range { prefix, ports, block_size: own_size, pool: name }, mode });
     }
     let addresses = plans.iter().map(|pool| pool.range.prefix.size()).sum();
     if addresses > MAX_POOL_ADDRESSES {
@@ -170,12 +202,13 @@ fn pool4_ports(pool: &At<config::Pool4>, block: u16, problems: &mut Problems) ->
     let Some(at) = &pool.value.ports else { return 1024..=65_535 };
     let (low, high) = (*at.value.start(), *at.value.end());
     let ports = (u32::from(high) + 1).saturating_sub(low.into());
-    let left = ports.checked_rem(block.into()).unwrap_or(0);
+    let (_, blocks) = span(&at.value, block);
+    let left = ports.saturating_sub(u32::from(blocks) * u32::from(block));
     if low > high {
         problems.error(&at.path, Fault::PortsReversed { low, high });
     } else if low == 0 {
         problems.error(&at.path, Fault::PortZero);
-    } else if ports < block.into() {
+    } else if blocks == 0 {
         problems.error(&at.path, Fault::PortsBelowBlock { ports, block });
     } else if left != 0 {
         problems.warning(&at.path, Fault::PortsLeftOver { left, block });
@@ -184,12 +217,7 @@ fn pool4_ports(pool: &At<config::Pool4>, block: u16, problems: &mut Problems) ->
 }
 
 fn enough_blocks(pool4: &[Pool4Plan], block_size: u16, workers: u16, problems: &mut Problems) {
-    let blocks = |pool: &Pool4Plan| {
-        let ports =
-            (u64::from(*pool.range.ports.end()) + 1).saturating_sub((*pool.range.ports.start()).into());
-        pool.range.prefix.size() * (ports.checked_div(block_size.into()).unwrap_or(0))
-    };
-    let blocks: u64 = pool4.iter().map(blocks).sum();
+    let blocks: u64 = pool4.iter().map(|pool| blocks(pool, block_size)).sum();
     if blocks < workers.into() && !problems.any_error() {
         problems.error("nat64.pool4", Fault::PoolTooSmall { blocks, workers });
     }
@@ -217,7 +245,18 @@ pub(super) fn units(
             unit_prefix(at, &seen, pool6, subscriber, problems);
             seen.push(at);
         }
-        plans.push(Unit { name, prefixes: prefixes.value.iter().map(|at| at.value).collect() });
+        let config::Unit { pool, max_blocks, quota, .. } = &unit.value;
+        let limits = quota.as_ref().map(|at| &at.value);
+        plans.push(Unit {
+            name,
+            prefixes: prefixes.value.iter().map(|at| at.value).collect(),
+            pool: pool.as_ref().map(|at| checked_name(at, problems)),
+            max_blocks: max_blocks.as_ref().map(|at| number(Some(at), 0, 0..=1_024, problems)),
+            quota: limits
+                .map(|q| quota_of([&q.ports, &q.sessions, &q.unanswered, &q.new_per_second], problems))
+                .unwrap_or_default(),
+            reserve: number(limits.and_then(|q| q.reserve.as_ref()), 0u32, 0..=16_777_216, problems),
+        });
     }
     plans
 }

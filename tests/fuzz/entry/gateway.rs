@@ -9,6 +9,7 @@ use sampan::daemon::ring::Exchange;
 use sampan::daemon::worker::{Requests, Translator, Worker};
 use sampan::io::mem::MemDevice;
 use sampan::nat64::engine::{Engine, Place};
+use sampan::nat64::policy::{Assignment, PortPolicy, Quotas};
 use sampan::nat64::pool4::Pool;
 use sampan::nat64::settings::{
     BibRow, Change, Classes, Filtering, Fragments, Hops, Key, Limits, Mtu, Pool4, Pool4Range, RowFilter,
@@ -26,9 +27,12 @@ pub fn settings() -> Settings {
     Settings {
         pool6: vec!["2001:db8:64::/96".parse().unwrap()],
         pool4: Pool4 {
-            ranges: vec![Pool4Range { prefix: "198.51.100.1/32".parse().unwrap(), ports: 1024..=9215 }],
+            ranges: vec![Pool4Range::new("198.51.100.1/32".parse().unwrap(), 1024..=9215)],
             block_size: 64,
+            assignment: Assignment::Dynamic,
         },
+        ports: PortPolicy { hold_down: Duration::ZERO, block_idle: Duration::ZERO, ..PortPolicy::default() },
+        quotas: Quotas::default(),
         subscriber_len: 128,
         key: Key(*b"not so secret..."),
         filtering: Filtering::default(),
@@ -170,7 +174,7 @@ impl std::ops::DerefMut for Gateway {
 impl Gateway {
     pub fn new(settings: Settings, workers: u16) -> Self {
         let steering = Steering::new(settings.key, settings.subscriber_len, workers);
-        let pool = Arc::new(Pool::new(&settings.pool4, &settings.key, None));
+        let pool = Arc::new(Pool::new(&settings, None));
         let crew = Crew::new(workers, |worker, now| {
             let seed = 0x5eed + u64::from(worker);
             let place = Place { worker, steering: steering.clone(), pool: pool.clone(), seed };
@@ -209,7 +213,7 @@ impl Gateway {
     pub fn change(&mut self, change: &Change) {
         if let Change::Pool4(ranges) = change {
             self.settings.pool4.ranges.clone_from(ranges);
-            self.pool = Arc::new(Pool::new(&self.settings.pool4, &self.settings.key, Some(&self.pool)));
+            self.pool = Arc::new(Pool::new(&self.settings, Some(&self.pool)));
         }
         for requests in &self.requests {
             let (change, pool) = (change.clone(), self.pool.clone());

@@ -299,7 +299,7 @@ impl Run<'_> {
             0 => Change::Units(Vec::new()),
             1 => {
                 let prefixes = vec!["2001:db8:1::/48".parse().unwrap()];
-                Change::Units(vec![Unit { name: "one".to_owned(), prefixes }])
+                Change::Units(vec![Unit { name: "one".to_owned(), prefixes, ..Unit::default() }])
             }
             2 => Change::Filtering(filtering(look >> 3)),
             3 => Change::Allow(Vec::new()),
@@ -308,7 +308,7 @@ impl Run<'_> {
             _ => {
                 let ports = if look & 8 == 0 { 1024..=65535 } else { 2000..=2319 };
                 let prefix = if look & 16 == 0 { "198.51.100.1/32" } else { "198.51.100.0/31" };
-                Change::Pool4(vec![Pool4Range { prefix: prefix.parse().unwrap(), ports }])
+                Change::Pool4(vec![Pool4Range::new(prefix.parse().unwrap(), ports)])
             }
         };
         self.gateway.change(&change);
