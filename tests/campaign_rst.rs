@@ -70,7 +70,7 @@ fn main() -> ExitCode {
         && run.gateway.totals().closes();
     let report = [
         format!("\"seed\": {seed}"),
-        format!("\"device\": \"memory, virtual time\""),
+        "\"device\": \"memory, virtual time\"".to_owned(),
         format!("\"flows\": {}", 2 * FLOWS),
         format!("\"forged_rst\": {wanted}"),
         format!("\"forged_rst_translated\": {}", run.passed),
