@@ -9,6 +9,13 @@
 // Tests say what went wrong by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../support/packet.rs"]
+#[allow(dead_code, reason = "the whole box needs few kinds of forged packets")]
+mod packet;
+
+#[path = "../support/forge.rs"]
+mod forge;
+
 mod dns;
 mod lifecycle;
 mod policy;
@@ -16,4 +23,5 @@ mod route;
 mod siit;
 mod start;
 mod support;
+mod tcp;
 mod traffic;
