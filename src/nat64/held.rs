@@ -201,7 +201,10 @@ mod tests {
                 let wanted = match known {
                     Some(_) => Err(NotHeld::Again),
                     None if model.len() == 8 => Err(NotHeld::Full),
-                    None => Ok(model.push_back((from, now + 30))),
+                    None => {
+                        model.push_back((from, now + 30));
+                        Ok(())
+                    }
                 };
                 assert_eq!(held.hold(Instant::from_secs(now), 30 * SECOND, key, &view, &packet), wanted);
             } else {
