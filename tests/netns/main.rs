@@ -15,6 +15,7 @@ mod packet;
 
 #[path = "../support/forge.rs"]
 mod forge;
+mod tcp;
 
 mod dns;
 mod lifecycle;
@@ -23,5 +24,4 @@ mod route;
 mod siit;
 mod start;
 mod support;
-mod tcp;
 mod traffic;
