@@ -14,7 +14,9 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use foldhash::quality::FixedState;
 use sampan::nat64::session::{Key4, Key6, Session, Sessions};
 use sampan::nat64::settings::Protocol;
-use sampan::nat64::tcp::State;
+use sampan::nat64::tcp::{Side, State};
+use sampan::nat64::witness::{FlowWitness, Segment};
+use sampan::wire::l4::TcpFlags;
 use sampan::xlat::FlowPair;
 
 /// Look-ups in one round, so that the bench's own cost vanishes.
@@ -79,7 +81,16 @@ fn sessions(count: u32, rng: &mut Rng) -> (Sessions, Vec<Key6>, Vec<Key4>) {
         let session = Session::new(Protocol::Tcp, 0, &flow(n, rng), State::Established, n);
         keys6.push(session.key6());
         keys4.push(session.key4());
-        sessions.insert(session).expect("room for as many");
+        let slot = sessions.insert(session).expect("room for as many");
+        let syn = |seq| Segment {
+            seq,
+            ack: 1,
+            window: 0x4000,
+            flags: TcpFlags(TcpFlags::SYN),
+            len: 0,
+            scale: None,
+        };
+        *sessions.witness_mut(slot).expect("is there") = FlowWitness::of_syn(Side::V6, &syn(0));
     }
     (sessions, keys6, keys4)
 }
@@ -91,6 +102,22 @@ fn touch(sessions: &mut Sessions, slot: u32, deadline: u32) -> usize {
     session.state = State::Established;
     session.deadline = deadline;
     usize::from(session.pool6)
+}
+
+/// The same for TCP, whose witness judges the segment first.
+#[inline]
+fn touch_tcp(sessions: &mut Sessions, slot: u32, deadline: u32) -> usize {
+    let segment = Segment {
+        seq: deadline,
+        ack: 1,
+        window: 0x4000,
+        flags: TcpFlags(TcpFlags::ACK),
+        len: 1,
+        scale: None,
+    };
+    let believed = sessions.witness_mut(slot).expect("is there").see(Side::V6, &segment);
+    assert!(believed);
+    touch(sessions, slot, deadline)
 }
 
 /// The bare probe: one keyed hash, one bucket read, one full key compare, one record read and written.
@@ -250,6 +277,15 @@ impl Bench {
     }
 
     #[inline(never)]
+    fn hit6_tcp(&mut self) {
+        self.deadline += 1;
+        one_by_one(self.keys6.round(), |key| {
+            let slot = self.real.find6(key).expect("is there");
+            touch_tcp(&mut self.real, slot, self.deadline)
+        });
+    }
+
+    #[inline(never)]
     fn bare_overlapping(&mut self) {
         self.deadline += 1;
         overlapping(self.bare_keys.round(), |key| self.bare.probe(key, self.deadline).expect("is there"));
@@ -308,6 +344,7 @@ fn bench(c: &mut Criterion, name: &str, count: u32) -> Bench {
     group.bench_function("bare_probe", |b| b.iter(|| bench.bare()));
     group.bench_function("hit6", |b| b.iter(|| bench.hit6()));
     group.bench_function("hit4", |b| b.iter(|| bench.hit4()));
+    group.bench_function("hit6_tcp", |b| b.iter(|| bench.hit6_tcp()));
     group.bench_function("miss6", |b| b.iter(|| bench.miss6()));
     group.finish();
     bench
@@ -319,9 +356,10 @@ fn thousand(c: &mut Criterion) {
 
 fn million(c: &mut Criterion) {
     let mut bench = bench(c, "1m", 1 << 20);
-    let pairs: [(&str, Work, Work); 4] = [
+    let pairs: [(&str, Work, Work); 5] = [
         ("hit6", Bench::bare, Bench::hit6),
         ("hit4", Bench::bare, Bench::hit4),
+        ("hit6_tcp", Bench::bare, Bench::hit6_tcp),
         ("hit6_overlapping", Bench::bare_overlapping, Bench::hit6_overlapping),
         ("hit4_overlapping", Bench::bare_overlapping, Bench::hit4_overlapping),
     ];

@@ -13,7 +13,7 @@ use sampan::nat64::settings::Unit;
 use sampan::wire::packet::{Gso, GsoKind, Offload};
 
 use support::device::Carousels;
-use support::packet::{ACK, SYN};
+use support::packet::{ACK, RST, SYN};
 use support::segment::make_partial;
 use support::{Gateway, L4, Packet, at, echo_reply, echo_request, error, ip, settings, tcp, udp};
 
@@ -250,4 +250,31 @@ fn new_sessions_allocate_nothing_either() {
     gateway.workers[0].device().load(packets, 1000);
     assert_eq!(allocations(|| gateway.run()), 0);
     assert_eq!(gateway.workers[0].engine().binding_counts().iter().sum::<u32>(), 1000);
+}
+
+#[test]
+fn waiting_syns_and_forged_segments_allocate_nothing() {
+    let Warm { mut gateway, down, .. } = warm(2, 1);
+    let t = down[0].destination();
+    let mut forged = down[0].clone();
+    if let L4::Tcp { seq, flags, .. } = &mut forged.l4 {
+        (*seq, *flags) = (7, RST);
+    }
+    let mut packets = vec![(forged.bytes(), Offload::default())];
+    for i in 0..3000_u16 {
+        packets
+            .push((tcp(at(SERVER, 1024 + i), at("198.51.100.3", 9), SYN, b"").bytes(), Offload::default()));
+    }
+    // An error about nothing that is on its way.
+    let quoted = tcp(t, at(SERVER, 80), ACK, b"").bytes();
+    let mut quoted = Packet::parse(&quoted).unwrap();
+    if let L4::Tcp { seq, .. } = &mut quoted.l4 {
+        *seq = 1;
+    }
+    let error = error(ip("203.0.113.1"), t.ip(), 3, 1, 0, &quoted.bytes());
+    packets.push((error.bytes(), Offload::default()));
+    gateway.workers[0].device().load(packets, ROUNDS);
+    assert_eq!(allocations(|| gateway.run()), 0);
+    let held: u64 = gateway.counters.iter().map(|c| c.totals().held).sum();
+    assert_eq!(held, 1024);
 }

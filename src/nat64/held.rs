@@ -160,3 +160,66 @@ impl HeldSyns {
         Some(view)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nat64::settings::Protocol;
+    use crate::wire::packet::View;
+    use std::collections::VecDeque;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A bare SYN, with the port it came from in it.
+    fn syn(from: u16) -> (Key4, View4, PacketBuf) {
+        let mut bytes = [0; 40];
+        bytes[..4].copy_from_slice(&[0x45, 0, 0, 40]);
+        bytes[8..10].copy_from_slice(&[64, 6]);
+        bytes[12..20].copy_from_slice(&[203, 0, 113, 1, 198, 51, 100, 1]);
+        let sum = crate::wire::checksum::Sum::ZERO.bytes(&bytes[..20]).checksum();
+        bytes[10..12].copy_from_slice(&sum.to_be_bytes());
+        bytes[20..22].copy_from_slice(&from.to_be_bytes());
+        bytes[32..34].copy_from_slice(&[0x50, 2]);
+        let mut packet = PacketBuf::from_bytes(&bytes);
+        let View::V4(view) = packet.parse().unwrap() else { panic!("is IPv4") };
+        let key = Key4 { protocol: Protocol::Tcp, src4: view.dst, port4: 0, dst4: view.src, peer_port: from };
+        (key, view, packet)
+    }
+
+    #[test]
+    fn f36_behaves_like_a_queue_from_which_any_can_be_taken() {
+        let mut held = HeldSyns::new(8, 1);
+        let mut model: VecDeque<(u16, u64)> = VecDeque::new();
+        let mut out = PacketBuf::new();
+        let mut seed = 5_u64;
+        for now in 0..4000 {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let from = (seed >> 40) as u16 % 24;
+            let (key, view, packet) = syn(from);
+            let known = model.iter().position(|(port, _)| *port == from);
+            if seed >> 63 == 0 {
+                let wanted = match known {
+                    Some(_) => Err(NotHeld::Again),
+                    None if model.len() == 8 => Err(NotHeld::Full),
+                    None => {
+                        model.push_back((from, now + 30));
+                        Ok(())
+                    }
+                };
+                assert_eq!(held.hold(Instant::from_secs(now), 30 * SECOND, key, &view, &packet), wanted);
+            } else {
+                assert_eq!(held.take(&key, &mut out), known.map(|_| view));
+                if let Some(at) = known {
+                    model.remove(at);
+                    assert_eq!(out.bytes(), packet.bytes());
+                }
+            }
+            while let Some(view) = held.expire(Instant::from_secs(now), &mut out) {
+                let (from, deadline) = model.pop_front().unwrap();
+                assert!(deadline <= now && view == syn(from).1);
+            }
+            assert!(model.front().is_none_or(|(_, deadline)| *deadline > now));
+            assert_eq!(held.len() as usize, model.len());
+        }
+    }
+}

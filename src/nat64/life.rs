@@ -45,7 +45,8 @@ impl Engine {
     #[inline]
     pub(super) fn refresh(&mut self, now: Instant, slot: u32, side: Side, segment: Option<&Segment>) {
         let Some(session) = self.sessions.get(slot) else { return };
-        let (old, protocol, waits) = (session.state, session.protocol, session.waits);
+        let (old, protocol, peer_port, waits) =
+            (session.state, session.protocol, session.peer_port, session.waits);
         let (state, lifetime) = match (protocol, segment) {
             (Protocol::Tcp, Some(segment)) => {
                 let believed = self.sessions.witness_mut(slot).is_some_and(|w| w.see(side, segment));
@@ -66,21 +67,19 @@ impl Engine {
         if side == Side::V4 && state == old && !self.settings.filtering.inbound_refresh {
             return;
         }
-        self.update(now, slot, state, lifetime);
+        self.update(now, slot, state, self.lifetime(lifetime, peer_port));
         if side == Side::V6 {
             self.note_outbound(slot, false);
         }
     }
 
-    /// Gives a session a new state and lifetime.
+    /// Gives a session a new state, and a new lifetime if there is one.
     #[inline]
-    fn update(&mut self, now: Instant, slot: u32, state: State, lifetime: Lifetime) {
+    fn update(&mut self, now: Instant, slot: u32, state: State, lifetime: Option<Duration>) {
         let Some(session) = self.sessions.get_mut(slot) else { return };
         session.state = state;
-        let peer_port = session.peer_port;
-        let Some(new) = self.lifetime(lifetime, peer_port) else { return };
-        let deadline = wheel::deadline(now, new);
-        let Some(session) = self.sessions.get_mut(slot) else { return };
+        let Some(lifetime) = lifetime else { return };
+        let deadline = wheel::deadline(now, lifetime);
         session.deadline = deadline;
         // The wheel must learn at once only of a deadline that comes earlier than it would look.
         if deadline < session.due {

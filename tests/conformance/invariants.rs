@@ -252,3 +252,74 @@ fn g29_g32_of_queries_only_echo_is_carried() {
         let L4::Echo { .. } = out.l4 else { panic!("{out:?}") };
     }
 }
+
+#[test]
+fn f10_filter_then_translate_then_turn() {
+    let mut settings = settings();
+    settings.pool4.ranges[0].ports = 1024..=1087;
+    settings.filtering.udp = Filter::AddressDependent;
+    for mut gateway in Gateway::each(&settings) {
+        let (a, b) = (at("2001:db8:1::1", 4000), client(5000));
+        let t_b = open_udp(&mut gateway, b);
+        let seen_b = seen6(&gateway, t_b);
+        // The client's own side comes first: what the other side's filter refuses has made its binding and session.
+        gateway.send(&udp(a, seen_b, b"unasked"));
+        assert_eq!((gateway.drops("filtered"), gateway.sessions(), gateway.bindings()), (1, [0, 2, 0], 2));
+        // Filtering looks at the packet before translation does: its word is the one that counts.
+        gateway.refuse(&udp(at("203.0.113.77", 1), t_b, b"no").hops(1), "filtered");
+        // What translation refuses has changed nothing.
+        gateway.refuse(&udp(at("2001:db8:1::7", 1), server6(&gateway, 53), b"q").hops(1), "hop_limit");
+        assert_eq!((gateway.sessions(), gateway.bindings()), ([0, 2, 0], 2));
+    }
+}
+
+/// An IPv4 packet in two fragments.
+fn in_two(whole: &[u8]) -> [Vec<u8>; 2] {
+    let cut = 20 + (whole.len() - 20) / 16 * 8;
+    [(20..cut, 0x2000), (cut..whole.len(), ((cut - 20) / 8) as u16)].map(|(part, word)| {
+        let mut piece = [&whole[..20], &whole[part]].concat();
+        let len = piece.len() as u16;
+        piece[2..4].copy_from_slice(&len.to_be_bytes());
+        piece[6..8].copy_from_slice(&word.to_be_bytes());
+        piece[10..12].fill(0);
+        let sum = sampan::wire::checksum::Sum::ZERO.bytes(&piece[..20]).checksum();
+        piece[10..12].copy_from_slice(&sum.to_be_bytes());
+        piece
+    })
+}
+
+#[test]
+fn g20_g21_large_packets_and_fragments_in_any_order() {
+    for mut gateway in Gateway::each(&settings()) {
+        let t = open_udp(&mut gateway, client(4000));
+        let large = udp(server(53), t, &[7; 1472]);
+        // With DF its sender is told what fits; without, it arrives in pieces, first piece first.
+        let told = gateway.refuse(&large.clone().df(true), "packet_too_big").unwrap();
+        assert_eq!((told.icmp().0, told.icmp().1, told.icmp().2), (3, 4, 1480));
+        let pieces = gateway.send_raw(large.bytes(), Default::default());
+        assert!(pieces.len() > 1);
+        let offset = |bytes: &[u8]| u16::from_be_bytes([bytes[42], bytes[43]]) >> 3;
+        let offsets: Vec<_> = pieces.iter().map(|p| offset(&p.bytes)).collect();
+        assert!(offsets[0] == 0 && offsets.is_sorted(), "{offsets:?}");
+        // Fragments from outside, either one first.
+        let whole = udp(server(53), t, b"a datagram that comes in two pieces, whatever their order").id(77);
+        for order in [[0, 1], [1, 0]] {
+            let pieces = in_two(&whole.bytes());
+            let first = gateway.send_raw(pieces[order[0]].clone(), Default::default());
+            assert!(first.is_empty(), "half a datagram waits");
+            let out = gateway.send_raw(pieces[order[1]].clone(), Default::default());
+            let packet = crate::support::Packet::parse(&out[0].bytes).unwrap();
+            assert_eq!((packet.destination(), packet.data()), (client(4000), whole.data()));
+        }
+    }
+}
+
+#[test]
+fn g26_identifications_are_not_used_again_soon() {
+    for mut gateway in Gateway::each(&settings()) {
+        let to = server6(&gateway, 53);
+        let ids: HashSet<_> =
+            (0..2000).map(|_| gateway.translate(&udp(client(4000), to, b"small")).id).collect();
+        assert_eq!(ids.len(), 2000);
+    }
+}

@@ -291,6 +291,27 @@ fn f38_a_syn_to_a_free_port_is_met_by_the_client_that_gets_exactly_that_port() {
 }
 
 #[test]
+fn f38_a_client_of_another_worker_opens_by_the_peers_answer_and_nobody_is_told() {
+    let mut settings = settings();
+    settings.pool4.ranges[0].prefix = "198.51.100.1/32".parse().unwrap();
+    settings.pool4.ranges[0].ports = 1024..=1087;
+    let mut gateway = Gateway::new(settings, 3);
+    let (t, peer) = (at("198.51.100.1", 1050), at("203.0.113.50", 7000));
+    gateway.hold(&tcp(peer, t, SYN, b""));
+    let (client, seen) = (gateway.client_of(2, 0), seen6(&gateway, peer));
+    let port = (1..=64)
+        .find(|port| gateway.translate(&tcp(SocketAddr::new(client, *port), seen, SYN, b"")).source() == t);
+    // The first worker has the SYN, the last one the client.
+    assert_eq!((gateway.drops("syn_met"), gateway.held_syns()), (0, 1));
+    assert_eq!(gateway.advance_telling(6 * SECOND), []);
+    assert_eq!(gateway.drops("syn_unanswered"), 1);
+    let answer = gateway.translate(&tcp(peer, t, SYN | ACK, b""));
+    assert_eq!(answer.destination(), SocketAddr::new(client, port.unwrap()));
+    let wanted = RowFilter { port: Some(1050), ..RowFilter::default() };
+    assert_eq!(gateway.session_rows(&wanted)[0].state, "ESTABLISHED");
+}
+
+#[test]
 fn f36_o09_o10_waiting_syns_are_bounded_and_the_newest_gives_way() {
     let mut gateway = Gateway::new(settings(), 1);
     for i in 0..HELD_SYNS + 5000 {

@@ -9,6 +9,14 @@
 // Tests say what went wrong by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../support/packet.rs"]
+#[allow(dead_code, reason = "the whole box needs few kinds of forged packets")]
+mod packet;
+
+#[path = "../support/forge.rs"]
+mod forge;
+mod tcp;
+
 mod dns;
 mod lifecycle;
 mod policy;

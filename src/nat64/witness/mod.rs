@@ -265,14 +265,11 @@ fn see_syn(side: Side, own: &mut Direction, other: &mut Direction, syn: &Segment
     true
 }
 
-/// Whether some of the segment lies where the other side takes data, or took it shortly before.
+/// Whether the segment begins where the other side takes data, or took it shortly before.
 fn fits_window(own: &Direction, other: &Direction, segment: &Segment) -> bool {
     let expected = if other.has(Direction::ACKED) { other.ack } else { own.end };
     let reach = other.reach(own);
-    let newest = expected.wrapping_add(reach);
-    let oldest = expected.wrapping_sub(reach);
-    is_between(oldest, segment.end(), newest.wrapping_add(segment.len))
-        && is_between(oldest, segment.seq, newest)
+    is_between(expected.wrapping_sub(reach), segment.seq, expected.wrapping_add(reach))
 }
 
 /// Whether `own` may acknowledge up to `ack`: no more than was sent, and not much less than before (RFC 5961 §5.2).

@@ -137,6 +137,34 @@ fn f45_what_the_client_acknowledges_was_sent() {
 }
 
 #[test]
+fn f45_a_forged_syn_before_a_simultaneous_open_leaves_nothing_behind() {
+    const FORGED: u32 = 2_000_000_000;
+    let mut w = FlowWitness::of_syn(Side::V6, &segment(0, 0, SYN, 0));
+    assert!(w.see(Side::V4, &segment(FORGED - 1, 0, SYN, 0)));
+    // The true SYN cannot be told from it, but the client's answer can.
+    w.see(Side::V4, &segment(1000, 0, SYN, 0));
+    assert!(w.see(Side::V6, &segment(0, 1001, SYN | ACK, 0)));
+    assert!(w.see(Side::V6, &segment(1, 1001, ACK, 0)));
+    assert!(!{ w }.see(Side::V4, &segment(FORGED, 1, RST, 0)));
+    assert!(w.see(Side::V4, &segment(1001, 1, ACK, 10)));
+    assert!(!{ w }.see(Side::V4, &segment(FORGED, 1, RST, 0)));
+    assert!(w.see(Side::V4, &segment(1011, 1, RST, 0)));
+}
+
+#[test]
+fn f45_numbers_from_far_away_teach_nothing() {
+    let w = open(0, 1000);
+    // A SYN-ACK like the first one, but for what was never sent; and a client's segment half the circle away.
+    let repeated = segment(1000, 5000, SYN | ACK, 0);
+    let astray = segment(1 << 31, 1001, ACK, 10);
+    for (side, far) in [(Side::V4, repeated), (Side::V6, astray)] {
+        let mut after = w;
+        assert!(!after.see(side, &far));
+        assert_eq!(after, w);
+    }
+}
+
+#[test]
 fn o14_quoted_segments_are_under_way() {
     let mut w = open(0, 1000);
     assert!(w.see(Side::V6, &segment(1, 1001, ACK, 500)));
