@@ -167,6 +167,25 @@ fn e11_e13_overlaps_and_e03_the_time_limit() {
 }
 
 #[test]
+fn e03_they_wait_as_long_as_configured() {
+    let mut settings = settings();
+    settings.fragments.timeout = Duration::from_secs(7);
+    for mut gateway in Gateway::each(&settings) {
+        for last_at in [6_900, 7_000] {
+            let up = udp(client(4000), server6(&gateway, 53), &data(2000));
+            let pieces = pieces(&up, 1232, last_at);
+            let before = gateway.drops("fragment_timeout");
+            assert_eq!(send_all(&mut gateway, &pieces[..1]), []);
+            gateway.advance(Duration::from_millis(last_at.into()));
+            let in_time = last_at < 7_000;
+            assert_eq!(!send_all(&mut gateway, &pieces[1..]).is_empty(), in_time, "after {last_at} ms");
+            gateway.advance(Duration::from_secs(7));
+            assert_eq!(gateway.drops("fragment_timeout") - before, if in_time { 0 } else { 2 });
+        }
+    }
+}
+
+#[test]
 fn e24_fragments_that_never_complete_leave_no_state_and_are_not_stored_for_strangers() {
     for mut gateway in Gateway::each(&settings()) {
         let up = udp(client(4000), server6(&gateway, 53), &data(2000));
