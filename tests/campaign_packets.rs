@@ -89,11 +89,11 @@ fn live(traffic: &mut Traffic, workers: u16, packets: u64, result: &mut Result) 
             return;
         }
         if traffic.rng().chance(2) {
-            gateway.advance(Duration::from_secs(traffic.rng().below(100) as u64));
+            gateway.advance_telling(Duration::from_secs(traffic.rng().below(100) as u64));
         }
     }
     result.totals.add(&gateway.totals());
-    gateway.advance(Duration::from_secs(8000));
+    gateway.advance_telling(Duration::from_secs(8000));
     check_empty(&gateway, result);
 }
 

@@ -41,6 +41,7 @@ impl Change {
             Self::Nat64(settings::Change::Filtering(_)) => "nat64.filtering",
             Self::Nat64(settings::Change::Allow(_)) => "nat64.allow",
             Self::Nat64(settings::Change::Timers(_)) => "nat64.timers",
+            Self::Nat64(settings::Change::Static(_)) => "nat64.static",
             Self::Siit(siit::settings::Change::Mapping(_)) => "siit.eam",
             Self::Dns64(_) => "dns64",
         }
@@ -117,7 +118,8 @@ fn nat64(was: &Nat64Plan, is: &Nat64Plan) -> Vec<Change> {
         (was.allowed() != is.allowed()).then(|| settings::Change::Allow(is.allowed())),
         (was.ranges() != is.ranges()).then(|| settings::Change::Pool4(is.ranges())),
         (was.filtering != is.filtering).then_some(settings::Change::Filtering(is.filtering)),
-        (was.timers != is.timers).then_some(settings::Change::Timers(is.timers)),
+        (was.timers != is.timers).then(|| settings::Change::Timers(is.timers.clone())),
+        (was.static_bib != is.static_bib).then(|| settings::Change::Static(is.static_bib.clone())),
     ];
     changes.into_iter().flatten().map(Change::Nat64).collect()
 }
@@ -227,6 +229,8 @@ mod tests {
 nat64.pool6 = ["2001:db8:64::/96"]
 nat64.pool4 = [{ prefix = "198.51.100.0/28", ports = "1024-65535", mode = "routed" }]
 nat64.allow = [{ prefix = "10.0.0.0/8", name = "data centre" }]
+nat64.timers.per-port-timeout = [{ port-number = 53, timeout = 10 }]
+nat64.static = [{ protocol = "tcp", internal-address = "2001:db8:6::9", internal-port = 8080, external-address = "198.51.100.1", external-port = 80 }]
 unit = [{ name = "a", prefixes = ["2001:db8:6::/64"] }]
 [dns64]
 listen = ["[2001:db8:6::1]:53"]
@@ -253,6 +257,7 @@ upstream = ["203.0.113.53"]
             Change::Nat64(settings::Change::Filtering(filtering)) => settings.filtering = filtering,
             Change::Nat64(settings::Change::Allow(allow)) => settings.allow = allow,
             Change::Nat64(settings::Change::Timers(timers)) => settings.timers = timers,
+            Change::Nat64(settings::Change::Static(entries)) => settings.static_bib = entries,
             Change::Siit(change) => panic!("{change:?} for the stateful translator"),
             Change::Dns64(change) => {
                 let dns = dns.as_mut().unwrap();
@@ -303,6 +308,23 @@ upstream = ["203.0.113.53"]
             "nat64.timers.tcp-idle-timeout" => line("nat64.timers.tcp-idle-timeout = 7440"),
             "nat64.timers.tcp-trans-open-timeout" => line("nat64.timers.tcp-trans-open-timeout = 250"),
             "nat64.timers.tcp-trans-close-timeout" => line("nat64.timers.tcp-trans-close-timeout = 250"),
+            "nat64.filtering.hold-syn" => line("nat64.filtering.hold-syn = \"off\""),
+            "nat64.filtering.tcp-without-session" => {
+                line("nat64.filtering.tcp-without-session = \"forward\"")
+            }
+            "nat64.filtering.inbound-refresh" => line("nat64.filtering.inbound-refresh = false"),
+            "nat64.filtering.tell-filtered" => line("nat64.filtering.tell-filtered = false"),
+            "nat64.filtering.tell-unmapped" => line("nat64.filtering.tell-unmapped = true"),
+            "nat64.filtering.icmp-errors-to-ipv6" => line("nat64.filtering.icmp-errors-to-ipv6 = false"),
+            "nat64.filtering.icmp-errors-to-ipv4" => line("nat64.filtering.icmp-errors-to-ipv4 = false"),
+            "nat64.static.protocol" => swap("\"tcp\"", "\"udp\""),
+            "nat64.static.internal-address" => swap("2001:db8:6::9", "2001:db8:6::8"),
+            "nat64.static.internal-port" => swap("8080", "8081"),
+            "nat64.static.external-address" => swap("\"198.51.100.1\"", "\"198.51.100.2\""),
+            "nat64.static.external-port" => swap("external-port = 80", "external-port = 81"),
+            "nat64.timers.tcp-in-syn-timeout" => line("nat64.timers.tcp-in-syn-timeout = 7"),
+            "nat64.timers.per-port-timeout.port-number" => swap("port-number = 53", "port-number = 123"),
+            "nat64.timers.per-port-timeout.timeout" => swap("timeout = 10", "timeout = 11"),
             "nat64.timers.icmp-timeout" => line("nat64.timers.icmp-timeout = 70"),
             "nat64.allow.prefix" => swap("10.0.0.0/8", "172.16.0.0/12"),
             "nat64.allow.name" => swap("data centre", "another name"),

@@ -349,6 +349,21 @@ faults! {
                 => "name it once"
             vi "{value} đã được ghi ở {at}"
                 => "chỉ ghi một lần";
+        StaticNotServed { value: String }
+            en "{value} belongs to no unit, so it would not be served"
+                => "add its network to a unit, or leave the mapping out"
+            vi "{value} không thuộc đơn vị nào nên sẽ không được phục vụ"
+                => "thêm mạng của nó vào một đơn vị, hoặc bỏ ánh xạ này";
+        StaticNotInPool { value: String }
+            en "{value} lies in no pool4"
+                => "use an address of nat64.pool4, or add one there"
+            vi "{value} không nằm trong pool4 nào"
+                => "dùng một địa chỉ của nat64.pool4, hoặc thêm vào đó";
+        StaticPortGivenOut { port: u16, low: u16, high: u16 }
+            en "port {port} is one of those that clients are given ({low}-{high})"
+                => "use another port, or narrow the ports of that nat64.pool4"
+            vi "cổng {port} nằm trong dải cấp cho máy khách ({low}-{high})"
+                => "dùng cổng khác, hoặc thu hẹp ports của nat64.pool4 đó";
         SharedSubscriber { value: String, subscriber: u8 }
             en "{value} is smaller than one subscriber (/{subscriber}); hosts of different units may share port blocks"
                 => "raise nat64.subscriber to the length of the smallest unit prefix"

@@ -212,7 +212,8 @@ impl Control {
             settings::Change::Units(_)
             | settings::Change::Filtering(_)
             | settings::Change::Allow(_)
-            | settings::Change::Timers(_) => None,
+            | settings::Change::Timers(_)
+            | settings::Change::Static(_) => None,
         };
         for worker in 0..self.contacts.len() {
             let (change, pool) = (change.clone(), pool.clone());

@@ -150,12 +150,13 @@ fn write_zone(dir: &Path) -> Result<(), LabError> {
     write(&dns.join("tinh.zone"), zone)?;
     write(&dns.join("reverse.zone"), reverse)?;
     let at = dns.display();
-    // `broken.example` has no zone file: every question about it ends in SERVFAIL.
+    // `broken.example` has no zone file: every question about it ends in SERVFAIL. Large answers are sent to whoever
+    // takes them, so that there are fragments to see.
     let conf = format!(
         "server:\n  ip-address: {DNS_UPSTREAM}\n  username: \"\"\n  zonesdir: \"{at}\"\n  database: \"\"\n  \
          pidfile: \"{at}/nsd.pid\"\n  xfrdfile: \"{at}/xfrd.state\"\n  xfrdir: \"{at}\"\n  \
          zonelistfile: \"{at}/zone.list\"\n  server-count: 1\n  rrl-ratelimit: 0\n  \
-         verbosity: 1\nremote-control:\n  control-enable: no\n\
+         ipv4-edns-size: 4096\n  verbosity: 1\nremote-control:\n  control-enable: no\n\
          zone:\n  name: tinh.example\n  zonefile: tinh.zone\n\
          zone:\n  name: 113.0.203.in-addr.arpa\n  zonefile: reverse.zone\n\
          zone:\n  name: broken.example\n  zonefile: missing.zone\n"

@@ -24,12 +24,19 @@ pub struct Binding {
     pub protocol: Protocol,
     /// The pool6 prefix that the client used when it was made: sessions from IPv4 answer with it.
     pub pool6: u8,
-    /// Sessions that use it; with the last one it goes.
-    pub sessions: u32,
-    /// Who has it.
+    /// Sessions that use it; with the last one it goes, unless it is static.
+    pub sessions: u16,
+    /// Who has it; nobody when it is static.
     pub subscriber: u32,
-    /// The port, to be given back.
-    pub lease: PortLease,
+    /// The port, to be given back; none when it is static.
+    pub lease: Option<PortLease>,
+}
+
+impl Binding {
+    /// Whether the operator made it (RFC 6146 §3.1): then it stays.
+    pub const fn is_static(&self) -> bool {
+        self.lease.is_none()
+    }
 }
 
 /// All bindings of one worker, found from both sides.

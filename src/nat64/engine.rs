@@ -2,21 +2,20 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::bib::{Bib, Binding};
+use super::held::HeldSyns;
 use super::ident::Idents;
 use super::lease::Leases;
 use super::limit::Bucket;
 use super::permission::Permissions;
 use super::pool4::Pool;
 use super::reassembly::{Joined, Reassembly};
-use super::session::{Session, Sessions};
-use super::settings::{Change, Filter, Filtering, Hops, Protocol, Settings};
+use super::session::Sessions;
+use super::settings::{Change, Filter, Filtering, HELD_SYNS, Hops, MAX_STATIC, Protocol, Settings};
 use super::steer::Steering;
 use super::subscriber::Subscribers;
-use super::tcp::{self, Lifetime, State};
-use super::wheel::{self, Wheel};
+use super::wheel::{Tick, Wheel};
 use crate::addr::{Prefix6, is_illegal_source4, is_illegal_source6, is_non_global};
 use crate::time::Instant;
 use crate::verdict::{DropReason, Sent, Settled, Verdict};
@@ -80,6 +79,9 @@ pub struct Engine {
     pub(super) subscribers: Subscribers,
     pub(super) leases: Leases,
     pub(super) permissions: Option<Permissions>,
+    pub(super) held: HeldSyns,
+    /// For each binding, until when what its client sent keeps it; only kept while packets from IPv4 do not.
+    pub(super) outbound_until: Option<Box<[Tick]>>,
     pub(super) reassembly: Reassembly,
     pub(super) wheel: Wheel,
     pub(super) scratch: [PacketBuf; 2],
@@ -89,7 +91,7 @@ pub struct Engine {
     /// Next identification of IPv6 fragments.
     pub(super) ident6: u32,
     seed: u64,
-    notices: Bucket,
+    pub(super) notices: Bucket,
 }
 
 impl Engine {
@@ -101,15 +103,19 @@ impl Engine {
         let blocks = u32::try_from(place.pool.usage().0).unwrap_or(u32::MAX);
         let seed = place.seed;
         let idents = Idents::new(place.worker, place.steering.workers(), seed);
-        Self {
+        // Of each binding of a session, and of all static ones.
+        let bindings = share + settings.static_bib.len().max(MAX_STATIC as usize) as u32;
+        let mut this = Self {
             units: Units::new(&settings),
             worker: place.worker,
             steering: place.steering,
             sessions: Sessions::new(share, seed ^ 1),
-            bib: Bib::new(share, seed ^ 2),
+            bib: Bib::new(bindings, seed ^ 2),
             subscribers: Subscribers::new(subscribers, seed ^ 3),
             leases: Leases::new(blocks.max(MIN_LEASES).min(share), settings.pool4.block_size),
             permissions: filters_by_address(&settings.filtering).then(|| Permissions::new(share, seed ^ 4)),
+            held: HeldSyns::new(HELD_SYNS, seed ^ 6),
+            outbound_until: None,
             reassembly: Reassembly::new(settings.fragments, seed ^ 5),
             wheel: Wheel::new(now),
             scratch: [PacketBuf::new(), PacketBuf::new()],
@@ -120,7 +126,12 @@ impl Engine {
             notices: Bucket::new(settings.limits.icmp_errors_per_second, seed ^ 6, now),
             pool: place.pool,
             settings,
-        }
+        };
+        this.follow_outbound();
+        let entries = this.settings.static_bib.clone();
+        this.steering.set_static(&entries);
+        this.add_static(&entries);
+        this
     }
 
     /// Takes a packet from the device.
@@ -150,19 +161,6 @@ impl Engine {
         }
     }
 
-    /// Ends sessions and waiting fragments whose time is over. Looks at no more than `budget` sessions; false when it
-    /// ran out.
-    pub fn expire(&mut self, now: Instant, budget: u32, sink: &mut impl Sink) -> bool {
-        while let Some(held) = self.reassembly.expire(now) {
-            sink.settle(held, Settled::Dropped(DropReason::FragmentTimeout));
-        }
-        let mut left = budget;
-        while let Some(slot) = self.wheel.next_due(&mut self.sessions, now, &mut left) {
-            self.time_out(now, slot);
-        }
-        left > 0
-    }
-
     /// Takes a change of settings. Mappings and sessions that it forbids are ended now.
     pub fn change(&mut self, change: &Change) {
         match change {
@@ -178,8 +176,10 @@ impl Engine {
             Change::Filtering(filtering) => {
                 self.settings.filtering = *filtering;
                 self.rebuild_permissions();
+                self.follow_outbound();
             }
-            Change::Timers(timers) => self.settings.timers = *timers,
+            Change::Timers(timers) => self.settings.timers.clone_from(timers),
+            Change::Static(entries) => self.change_static(entries),
             // The pool is shared: whoever changes it hands the new one to every worker with `set_pool`.
             Change::Pool4(ranges) => self.settings.pool4.ranges.clone_from(ranges),
         }
@@ -189,9 +189,13 @@ impl Engine {
     pub fn set_pool(&mut self, pool: Arc<Pool>) {
         self.pool = pool;
         self.end_sessions(|engine, s| {
-            let address = engine.bib.get(s.bib).and_then(|b| engine.leases.address(&b.lease));
-            let stays =
-                matches!((address, engine.pool.find(s.src4)), (Some(a), Some(b)) if Arc::ptr_eq(a, b));
+            let binding = engine.bib.get(s.bib);
+            let address = binding.and_then(|b| engine.leases.address(b.lease.as_ref()?));
+            let stays = match (address, engine.pool.find(s.src4)) {
+                (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+                (None, Some(_)) => binding.is_some_and(Binding::is_static),
+                (_, None) => false,
+            };
             // A hairpinned peer was allowed because it was in the pool.
             !stays || engine.check_peer(s.dst4, s.pool6).is_err()
         });
@@ -217,6 +221,11 @@ impl Engine {
         self.subscribers.len()
     }
 
+    /// SYNs from IPv4 that wait for the client's own.
+    pub const fn held_syns(&self) -> u32 {
+        self.held.len()
+    }
+
     /// Errors of our own that the rate limit kept back.
     pub const fn suppressed_notices(&self) -> u64 {
         self.notices.refused()
@@ -224,7 +233,11 @@ impl Engine {
 
     /// Bytes of all tables.
     pub const fn table_bytes(&self) -> usize {
-        self.sessions.bytes() + self.bib.bytes() + self.subscribers.bytes() + self.leases.bytes()
+        self.sessions.bytes()
+            + self.bib.bytes()
+            + self.subscribers.bytes()
+            + self.leases.bytes()
+            + self.held.bytes()
     }
 
     /// RFC 6146 §3.5: everything after the owner is known.
@@ -293,7 +306,9 @@ impl Engine {
         packet: &PacketBuf,
         sink: &mut impl Sink,
     ) -> Step {
-        if let Some(notice) = refusal.notice {
+        if let Some(notice) = refusal.notice
+            && self.settings.filtering.errors_to_ipv6
+        {
             let src = self.settings.icmp6_source.unwrap_or(view.dst);
             let out = &mut self.scratch[0];
             if build6(notice, view, packet, src, out) && self.notices.take(now) {
@@ -313,9 +328,12 @@ impl Engine {
         packet: &PacketBuf,
         sink: &mut impl Sink,
     ) -> Step {
-        if let Some(notice) = refusal.notice {
+        if let Some(notice) = refusal.notice
+            && self.settings.filtering.errors_to_ipv4
+        {
+            let id = self.idents.next(view.dst, view.src, Protocol::Icmp, 1);
             let out = &mut self.scratch[0];
-            if build4(notice, view, packet, view.dst, out) && self.notices.take(now) {
+            if build4(notice, view, packet, view.dst, id, out) && self.notices.take(now) {
                 sink.send(out, Sent::Originated);
             }
         }
@@ -350,124 +368,17 @@ impl Engine {
         self.settings.pool6.get(usize::from(number)).copied()
     }
 
-    /// Gives a session a new state and lifetime.
-    #[inline]
-    pub(super) fn update(&mut self, now: Instant, slot: u32, state: State, lifetime: Lifetime) {
-        let new = self.lifetime(lifetime).map(|l| wheel::deadline(now, l));
-        let Some(session) = self.sessions.get_mut(slot) else { return };
-        session.state = state;
-        let Some(deadline) = new else { return };
-        session.deadline = deadline;
-        // The wheel must learn at once only of a deadline that comes earlier than it would look.
-        if deadline < session.due {
-            self.wheel.remove(&mut self.sessions, slot);
-            self.wheel.add(&mut self.sessions, slot);
-        }
-    }
-
-    /// Ends the session in `slot` if its lifetime is over, or lets it go on as its state says. True when it is
-    /// gone.
-    #[inline]
-    pub(super) fn is_over(&mut self, now: Instant, slot: u32) -> bool {
-        let Some(session) = self.sessions.get(slot) else { return true };
-        if wheel::tick(now) < session.deadline {
-            return false;
-        }
-        self.wheel.remove(&mut self.sessions, slot);
-        self.time_out(now, slot)
-    }
-
-    /// Makes a session for a binding that exists, and puts it into the wheel.
-    pub(super) fn add_session(
-        &mut self,
-        now: Instant,
-        mut session: Session,
-        lifetime: Lifetime,
-    ) -> Result<u32, DropReason> {
-        let Some(lifetime) = self.lifetime(lifetime) else { return Err(DropReason::NoSession) };
-        session.deadline = wheel::deadline(now, lifetime);
-        let (bib, peer, protocol) = (session.bib, session.dst4, session.protocol);
-        if let Some(permissions) = &mut self.permissions
-            && !permissions.add(bib, peer)
-        {
-            return Err(DropReason::TableFull);
-        }
-        let Some(slot) = self.sessions.insert(session) else {
-            if let Some(permissions) = &mut self.permissions {
-                permissions.remove(bib, peer);
-            }
-            return Err(DropReason::TableFull);
-        };
-        if let Some(binding) = self.bib.get_mut(bib) {
-            binding.sessions += 1;
-        }
-        self.counts[protocol as usize] += 1;
-        self.wheel.add(&mut self.sessions, slot);
-        Ok(slot)
-    }
-
-    /// Forgets binding `slot` when no session uses it; its port, block and subscriber go with it.
+    /// Forgets dynamic binding `slot` when no session uses it; its port, block and subscriber go with it.
     pub(super) fn drop_binding_if_unused(&mut self, slot: u32) {
-        if self.bib.get(slot).is_some_and(|b| b.sessions > 0) {
+        if self.bib.get(slot).is_some_and(|b| b.sessions > 0 || b.is_static()) {
             return;
         }
-        let Some(Binding { lease, subscriber, .. }) = self.bib.remove(slot) else { return };
+        let Some(Binding { lease: Some(lease), subscriber, .. }) = self.bib.remove(slot) else { return };
         if let Some(owner) = self.subscribers.get_mut(subscriber) {
             owner.bindings -= 1;
             self.leases.give_back(lease, &mut owner.leases);
         }
         self.subscribers.remove_if_idle(subscriber);
-    }
-
-    /// What RFC 6146 says about a session, already out of the wheel, whose lifetime is over. True when it is gone.
-    fn time_out(&mut self, now: Instant, slot: u32) -> bool {
-        let Some(session) = self.sessions.get_mut(slot) else { return true };
-        match tcp::timeout(session.state) {
-            Some((state, lifetime)) => {
-                // The grace time runs from the moment the lifetime was over, however late we look.
-                let missed = wheel::tick(now).saturating_sub(session.deadline);
-                session.state = state;
-                if let Some(lifetime) = self.lifetime(lifetime)
-                    && let Some(session) = self.sessions.get_mut(slot)
-                {
-                    session.deadline = wheel::deadline(now, lifetime).saturating_sub(missed);
-                }
-                self.wheel.add(&mut self.sessions, slot);
-                self.sessions.get(slot).is_some_and(|s| s.deadline <= wheel::tick(now))
-                    && self.is_over(now, slot)
-            }
-            None => {
-                self.remove_session(slot);
-                true
-            }
-        }
-    }
-
-    /// Ends a session that is in the wheel.
-    pub(super) fn end_session(&mut self, slot: u32) {
-        self.wheel.remove(&mut self.sessions, slot);
-        self.remove_session(slot);
-    }
-
-    /// Removes a session that is not in the wheel.
-    fn remove_session(&mut self, slot: u32) {
-        let Some(session) = self.sessions.remove(slot) else { return };
-        self.counts[session.protocol as usize] -= 1;
-        if let Some(permissions) = &mut self.permissions {
-            permissions.remove(session.bib, session.dst4);
-        }
-        if let Some(binding) = self.bib.get_mut(session.bib) {
-            binding.sessions -= 1;
-        }
-        self.drop_binding_if_unused(session.bib);
-    }
-
-    fn end_sessions(&mut self, is_forbidden: impl Fn(&Self, &Session) -> bool) {
-        for slot in 0..self.sessions.capacity() {
-            if self.sessions.get(slot).is_some_and(|s| is_forbidden(self, s)) {
-                self.end_session(slot);
-            }
-        }
     }
 
     fn rebuild_permissions(&mut self) {
@@ -483,18 +394,6 @@ impl Engine {
             }
         }
         self.permissions = Some(permissions);
-    }
-
-    fn lifetime(&self, lifetime: Lifetime) -> Option<Duration> {
-        let timers = &self.settings.timers;
-        match lifetime {
-            Lifetime::Keep => None,
-            Lifetime::TransOpen => Some(timers.tcp_trans_open),
-            Lifetime::TransClose => Some(timers.tcp_trans_close),
-            Lifetime::Established => Some(timers.tcp_est),
-            Lifetime::Udp => Some(timers.udp),
-            Lifetime::Icmp => Some(timers.icmp),
-        }
     }
 }
 

@@ -4,6 +4,7 @@
 use super::engine::Engine;
 use super::session::{Key4, Key6, Session};
 use super::settings::Protocol;
+use super::tcp::Side;
 use crate::addr::is_non_global;
 use crate::time::Instant;
 use crate::verdict::DropReason;
@@ -48,10 +49,11 @@ impl Engine {
         };
         // The quoted packet went to the client: its destination port is the client's.
         let key = Key6 { protocol, src6: quote.dst, port6, pool6, dst4, peer_port };
-        let slot = self.sessions.find6(&key).filter(|slot| !self.is_over(now, *slot));
-        let Some(session) = slot.and_then(|slot| self.sessions.get(slot)) else {
+        let slot = self.sessions.find6(&key).filter(|slot| self.lives(now, *slot));
+        let Some((slot, session)) = slot.and_then(|slot| Some((slot, self.sessions.get(slot)?))) else {
             return Err(DropReason::NoSession.into());
         };
+        self.check_quoted(slot, protocol, Side::V4, body.quote, quote.l4)?;
         let new_head = head_to_v4(head, quote.had_fragment_header, self.mtus())?;
         let turns = self.pool.contains(dst4);
         let Some(ttl) = self.hop(turns).apply(view.hop_limit) else {
@@ -63,8 +65,9 @@ impl Engine {
         let traffic_class = tos(view.traffic_class);
         let outer = Outer { src: session.src4, dst: session.dst4, traffic_class, hop_limit: ttl };
         let flow = pair(session, dst6);
+        let id = self.idents.next(outer.src, outer.dst, Protocol::Icmp, 1);
         let out = &mut self.scratch[0];
-        error_to_v4(&outer, new_head, body, &quote, &flow, out);
+        error_to_v4(&outer, new_head, body, &quote, &flow, id, out);
         std::mem::swap(packet, out);
         Ok(())
     }
@@ -95,10 +98,11 @@ impl Engine {
             return Err(DropReason::IcmpQuote.into());
         };
         let key = Key4 { protocol, src4: quote.src, port4, dst4: quote.dst, peer_port };
-        let slot = self.sessions.find4(&key).filter(|slot| !self.is_over(now, *slot));
-        let Some(session) = slot.and_then(|slot| self.sessions.get(slot)) else {
+        let slot = self.sessions.find4(&key).filter(|slot| self.lives(now, *slot));
+        let Some((slot, session)) = slot.and_then(|slot| Some((slot, self.sessions.get(slot)?))) else {
             return Err(DropReason::NoSession.into());
         };
+        self.check_quoted(slot, protocol, Side::V6, body.quote, quote.l4)?;
         let Some(prefix) = self.pref64(session.pool6) else { return Err(DropReason::NotPool6.into()) };
         // RFC 7915 §4.1 lets errors from odd sources through, for troubleshooting; RFC 6052 §3.1 does not let the
         // well-known prefix carry them.
@@ -118,6 +122,27 @@ impl Engine {
         error_to_v6(&outer, new_head, body, &quote, &flow, out);
         std::mem::swap(packet, out);
         Ok(())
+    }
+
+    /// RFC 5927 §4.1: an error about a TCP segment that is not on its way is forged, or too late to matter. `side` sent
+    /// the quoted segment.
+    fn check_quoted(
+        &self,
+        slot: u32,
+        protocol: Protocol,
+        side: Side,
+        quote: &[u8],
+        l4: usize,
+    ) -> Result<(), DropReason> {
+        if protocol != Protocol::Tcp {
+            return Ok(());
+        }
+        // At least eight bytes of the transport are there, or it would have no ports.
+        let seq = quote.get(l4 + 4..).and_then(|rest| rest.first_chunk()).map(|seq| u32::from_be_bytes(*seq));
+        match (seq, self.sessions.witness(slot)) {
+            (Some(seq), Some(witness)) if witness.may_be_under_way(side, seq) => Ok(()),
+            _ => Err(DropReason::NotInFlight),
+        }
     }
 
     const fn mtus(&self) -> Mtus {

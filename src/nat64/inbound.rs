@@ -1,19 +1,34 @@
 //! Packets from IPv4 (RFC 6146 §3.5.1–3.5.3, from the outside), hairpinned ones included: find the session or
 //! make one where filtering lets it, translate.
 
+use super::bib::Binding;
 use super::engine::{Engine, Sink, Step};
+use super::held::NotHeld;
 use super::outbound::sent;
 use super::session::{Key4, Session};
-use super::settings::{Filter, Protocol};
-use super::tcp::{self, Lifetime, Side, State};
+use super::settings::{Filter, HoldSyn, Protocol, StrayTcp};
+use super::tcp::{Lifetime, Side, State};
+use super::witness::{FlowWitness, Segment};
 use crate::addr::is_illegal_source4;
 use crate::time::Instant;
-use crate::verdict::{DropReason, Sent};
+use crate::verdict::{DropReason, Sent, Verdict};
 use crate::wire::icmp::Icmp;
 use crate::wire::ipv4::View4;
 use crate::wire::l4::{Payload, TcpFlags};
 use crate::wire::packet::PacketBuf;
 use crate::xlat::{FlowPair, Notice, Refusal, frag, v4_to_v6};
+
+/// What a packet finds or makes.
+enum Entry {
+    /// A session that was there.
+    Old(u32),
+    /// A session that it has made.
+    New(u32),
+    /// No session; it passes by way of its binding, as this session would let it.
+    None(Session),
+    /// Nothing; it waits.
+    Held,
+}
 
 impl Engine {
     #[inline]
@@ -41,10 +56,10 @@ impl Engine {
         if !self.pool.contains(view.dst) {
             return Err(DropReason::NotPool4.into());
         }
-        let (protocol, port4, peer_port, flags) = match view.payload {
-            Payload::Tcp(tcp) => (Protocol::Tcp, tcp.dst, tcp.src, tcp.flags),
-            Payload::Udp(udp) => (Protocol::Udp, udp.dst, udp.src, TcpFlags::default()),
-            Payload::Icmp(Icmp::Echo { id, .. }) => (Protocol::Icmp, id, 0, TcpFlags::default()),
+        let (protocol, port4, peer_port) = match view.payload {
+            Payload::Tcp(tcp) => (Protocol::Tcp, tcp.dst, tcp.src),
+            Payload::Udp(udp) => (Protocol::Udp, udp.dst, udp.src),
+            Payload::Icmp(Icmp::Echo { id, .. }) => (Protocol::Icmp, id, 0),
             Payload::Icmp(Icmp::Error { .. }) => {
                 self.translate_error4(now, view, packet)?;
                 return Ok(sent(sink.send(packet, Sent::Translated)));
@@ -54,12 +69,18 @@ impl Engine {
             // RFC 6146 §3.4: told, as ICMP "protocol unreachable".
             Payload::Other(_) => return Err(DropReason::UnknownProtocol.with(Notice::Protocol)),
         };
+        let segment = Segment::read(&view.payload, packet.bytes(), view.l4);
         let key = Key4 { protocol, src4: view.dst, port4, dst4: view.src, peer_port };
-        let (slot, is_new) = match self.sessions.find4(&key) {
-            Some(slot) if !self.is_over(now, slot) => (slot, false),
-            _ => (self.new_session4(now, view, &key, flags)?, true),
+        let entry = match self.sessions.find4(&key) {
+            Some(slot) if !self.is_over(now, slot) => Entry::Old(slot),
+            _ => self.closed4(now, view, packet, &key, segment.as_ref())?,
         };
-        let Some(session) = self.sessions.get(slot) else { return Err(DropReason::NoSession.into()) };
+        let session = match &entry {
+            Entry::Old(slot) | Entry::New(slot) => self.sessions.get(*slot),
+            Entry::None(session) => Some(session),
+            Entry::Held => return Ok(Step::Done(Verdict::Held)),
+        };
+        let Some(session) = session else { return Err(DropReason::NoSession.into()) };
         let Some(prefix) = self.pref64(session.pool6) else { return Err(DropReason::NotPool6.into()) };
         let rewrite = session.rewrite6(prefix.embed(session.dst4));
         let mtu = self.settings.mtu;
@@ -78,14 +99,14 @@ impl Engine {
             Ok(plan) => plan,
             Err(refusal) => {
                 // What does not pass leaves no state behind, and changes none.
-                if is_new {
+                if let Entry::New(slot) = entry {
                     self.end_session(slot);
                 }
                 return Err(refusal);
             }
         };
-        if !is_new {
-            self.refresh4(now, slot, flags);
+        if let Entry::Old(slot) = entry {
+            self.refresh(now, slot, Side::V4, segment.as_ref());
         }
         plan.apply(packet);
         let Some(cut) = plan.cut else { return Ok(sent(sink.send(packet, Sent::Translated))) };
@@ -94,47 +115,47 @@ impl Engine {
         Ok(sent(accepted))
     }
 
-    #[inline]
-    fn refresh4(&mut self, now: Instant, slot: u32, flags: TcpFlags) {
-        let Some(session) = self.sessions.get(slot) else { return };
-        let (state, lifetime) = match session.protocol {
-            Protocol::Tcp => tcp::segment(session.state, Side::V4, flags),
-            Protocol::Udp => (State::Active, Lifetime::Udp),
-            Protocol::Icmp => (State::Active, Lifetime::Icmp),
-        };
-        self.update(now, slot, state, lifetime);
-    }
-
-    /// A peer that the client has no session with: needs a binding, and filtering that lets it in.
-    fn new_session4(
+    /// A packet that belongs to no session (RFC 6146 §3.5.2.2, CLOSED, and its like for UDP and ICMP).
+    fn closed4(
         &mut self,
         now: Instant,
         view: &View4,
+        packet: &PacketBuf,
         key: &Key4,
-        flags: TcpFlags,
-    ) -> Result<u32, Refusal> {
-        let Some(bib) = self.bib.find4(key.protocol, key.src4, key.port4) else {
-            return Err(DropReason::NoBib.into());
-        };
-        let Some(binding) = self.bib.get(bib) else { return Err(DropReason::NoBib.into()) };
-        let filtering = &self.settings.filtering;
+        segment: Option<&Segment>,
+    ) -> Result<Entry, Refusal> {
+        let filtering = self.settings.filtering;
+        let bib = self.bib.find4(key.protocol, key.src4, key.port4);
         let by_address = filtering.of(key.protocol) == Filter::AddressDependent;
-        let permitted = self.permissions.as_ref().is_some_and(|p| p.contains(bib, key.dst4));
-        let (state, lifetime) = match key.protocol {
-            Protocol::Tcp if !flags.has(TcpFlags::SYN) || flags.has(TcpFlags::RST | TcpFlags::ACK) => {
-                return Err(DropReason::NoSession.into());
-            }
-            // RFC 6146 §3.5.2.2 would store this SYN for a while; without that it is refused.
-            Protocol::Tcp if filtering.drop_external_tcp || (by_address && !permitted) => {
+        let is_static = bib.and_then(|bib| self.bib.get(bib)).is_some_and(Binding::is_static);
+        let permitted = !by_address
+            || bib.is_some_and(|bib| self.permissions.as_ref().is_some_and(|p| p.contains(bib, key.dst4)));
+        if key.protocol == Protocol::Tcp {
+            let flags = segment.map_or(TcpFlags::default(), |s| s.flags);
+            // A SYN-ACK that answers nothing is no opening, but what comes back from a forged SYN elsewhere.
+            let opens = flags.has(TcpFlags::SYN) && !flags.has(TcpFlags::RST | TcpFlags::ACK);
+            if opens && filtering.drop_external_tcp {
                 return Err(DropReason::Filtered.into());
             }
-            Protocol::Tcp => (State::V4Init, Lifetime::TransOpen),
-            Protocol::Udp | Protocol::Icmp if by_address && !permitted => {
-                return Err(DropReason::Filtered.with(Notice::Prohibited));
+            if opens && (bib.is_none() || !permitted) {
+                return self.hold(now, view, packet, key, bib.is_none()).map_err(Refusal::from);
             }
-            Protocol::Udp => (State::Active, Lifetime::Udp),
-            Protocol::Icmp => (State::Active, Lifetime::Icmp),
+            let passes = match filtering.stray_tcp {
+                StrayTcp::Static => is_static,
+                StrayTcp::Forward => true,
+                StrayTcp::Drop => false,
+            };
+            if !opens && bib.is_some() && !(passes && permitted) {
+                return Err(DropReason::NoSession.into());
+            }
+        }
+        let Some((bib, binding)) = bib.and_then(|bib| Some((bib, self.bib.get(bib)?))) else {
+            return Err(self.unmapped(key.protocol));
         };
+        if !permitted {
+            let notice = filtering.tell_filtered.then_some(Notice::Prohibited);
+            return Err(Refusal { reason: DropReason::Filtered, notice });
+        }
         // The client answers to Y' = Pref64 + Z, so Z must be one that it could have called.
         if is_illegal_source4(key.dst4) {
             return Err(DropReason::IllegalSource.into());
@@ -150,7 +171,61 @@ impl Engine {
             dst4: key.dst4,
             peer_port: key.peer_port,
         };
+        let (state, lifetime) = match (key.protocol, segment) {
+            (Protocol::Tcp, Some(s))
+                if s.flags.has(TcpFlags::SYN) && !s.flags.has(TcpFlags::RST | TcpFlags::ACK) =>
+            {
+                (State::V4Init, Lifetime::TransOpen)
+            }
+            // F-44: it passes, and leaves nothing behind.
+            (Protocol::Tcp, _) => {
+                let session = Session::new(key.protocol, binding.pool6, &flow, State::Trans, bib);
+                return Ok(Entry::None(session));
+            }
+            (Protocol::Udp, _) => (State::Active, Lifetime::Udp),
+            (Protocol::Icmp, _) => (State::Active, Lifetime::Icmp),
+        };
         let session = Session::new(key.protocol, binding.pool6, &flow, state, bib);
-        Ok(self.add_session(now, session, lifetime)?)
+        let slot = self.add_session(now, session, lifetime)?;
+        self.bound_inbound(slot);
+        if let (Some(segment), Some(witness)) = (segment, self.sessions.witness_mut(slot)) {
+            *witness = FlowWitness::of_syn(Side::V4, segment);
+        }
+        Ok(Entry::New(slot))
+    }
+
+    /// RFC 6146 §3.5.2.2: keeps a SYN from IPv4 that came before the client's.
+    fn hold(
+        &mut self,
+        now: Instant,
+        view: &View4,
+        packet: &PacketBuf,
+        key: &Key4,
+        unmapped: bool,
+    ) -> Result<Entry, DropReason> {
+        // Nothing is kept for a sender that could never be answered.
+        if is_illegal_source4(key.dst4) {
+            return Err(DropReason::IllegalSource);
+        }
+        if self.settings.filtering.hold_syn == HoldSyn::Off {
+            return Err(if unmapped { DropReason::NoBib } else { DropReason::Filtered });
+        }
+        match self.held.hold(now, self.settings.timers.tcp_in_syn, *key, view, packet) {
+            Ok(()) => Ok(Entry::Held),
+            Err(NotHeld::Again) => Err(DropReason::SynRepeated),
+            Err(NotHeld::Full) => Err(DropReason::SynStoreFull),
+        }
+    }
+
+    /// RFC 6146 §3.5.1, §3.5.3: a port without mapping is silent, unless policy says otherwise.
+    const fn unmapped(&self, protocol: Protocol) -> Refusal {
+        let notice = match protocol {
+            _ if !self.settings.filtering.tell_unmapped => None,
+            // §3.5.2.2: silently, whatever it is.
+            Protocol::Tcp => None,
+            Protocol::Udp => Some(Notice::Port),
+            Protocol::Icmp => Some(Notice::Unreachable),
+        };
+        Refusal { reason: DropReason::NoBib, notice }
     }
 }

@@ -5,17 +5,28 @@ use super::bib::Binding;
 use super::engine::{Engine, Sink, Step};
 use super::lease::{NoPort, Request};
 use super::session::{Key6, Session};
-use super::settings::Protocol;
-use super::tcp::{self, Lifetime, Side, State};
+use super::settings::{Protocol, StrayTcp};
+use super::tcp::{Lifetime, Side, State};
+use super::witness::{FlowWitness, Segment};
 use crate::addr::is_illegal_source6;
 use crate::time::Instant;
-use crate::verdict::{DropReason, Sent, Verdict};
+use crate::verdict::{DropReason, Sent, Settled, Verdict};
 use crate::wire::icmp::Icmp;
 use crate::wire::ipv6::View6;
 use crate::wire::l4::{Payload, TcpFlags};
 use crate::wire::packet::{Checksum, PacketBuf};
 use crate::xlat::{Delta, FlowPair, Notice, Refusal};
 use crate::xlat::{frag, v6_to_v4};
+
+/// What a packet finds or makes.
+enum Entry {
+    /// A session that was there.
+    Old(u32),
+    /// A session that it has made.
+    New(u32),
+    /// No session; it passes by way of its binding, as this session would let it.
+    None(Session),
+}
 
 impl Engine {
     #[inline]
@@ -51,10 +62,10 @@ impl Engine {
             let multicast = view.dst.is_multicast();
             return Err(if multicast { DropReason::IllegalDestination } else { DropReason::NotPool6 }.into());
         };
-        let (protocol, port6, peer_port, flags) = match view.payload {
-            Payload::Tcp(tcp) => (Protocol::Tcp, tcp.src, tcp.dst, tcp.flags),
-            Payload::Udp(udp) => (Protocol::Udp, udp.src, udp.dst, TcpFlags::default()),
-            Payload::Icmp(Icmp::Echo { id, .. }) => (Protocol::Icmp, id, 0, TcpFlags::default()),
+        let (protocol, port6, peer_port) = match view.payload {
+            Payload::Tcp(tcp) => (Protocol::Tcp, tcp.src, tcp.dst),
+            Payload::Udp(udp) => (Protocol::Udp, udp.src, udp.dst),
+            Payload::Icmp(Icmp::Echo { id, .. }) => (Protocol::Icmp, id, 0),
             Payload::Icmp(Icmp::Error { .. }) => {
                 self.translate_error6(now, view, packet)?;
                 return Ok(self.send_or_turn(now, packet, sink));
@@ -63,12 +74,17 @@ impl Engine {
             Payload::Fragment => return Err(DropReason::Fragment.into()),
             Payload::Other(_) => return Err(DropReason::UnknownProtocol.with(Notice::Protocol)),
         };
+        let segment = Segment::read(&view.payload, packet.bytes(), view.l4);
         let key = Key6 { protocol, src6: view.src, port6, pool6, dst4, peer_port };
-        let (slot, is_new) = match self.sessions.find6(&key) {
-            Some(slot) if !self.is_over(now, slot) => (slot, false),
-            _ => (self.new_session6(now, view, packet, &key, flags)?, true),
+        let entry = match self.sessions.find6(&key) {
+            Some(slot) if !self.is_over(now, slot) => Entry::Old(slot),
+            _ => self.closed6(now, view, packet, &key, segment.as_ref())?,
         };
-        let Some(session) = self.sessions.get(slot) else { return Err(DropReason::NoSession.into()) };
+        let session = match &entry {
+            Entry::Old(slot) | Entry::New(slot) => self.sessions.get(*slot),
+            Entry::None(session) => Some(session),
+        };
+        let Some(session) = session else { return Err(DropReason::NoSession.into()) };
         let mut rewrite = session.rewrite4();
         if let Some(prefix) = self.pref64(pool6)
             && prefix.prefix().len() < 96
@@ -99,14 +115,16 @@ impl Engine {
             Ok(plan) => plan,
             Err(refusal) => {
                 // What does not pass leaves no state behind, and changes none.
-                if is_new {
+                if let Entry::New(slot) = entry {
                     self.end_session(slot);
                 }
                 return Err(refusal);
             }
         };
-        if !is_new {
-            self.refresh6(now, slot, flags);
+        match entry {
+            Entry::Old(slot) => self.refresh(now, slot, Side::V6, segment.as_ref()),
+            Entry::New(slot) => self.meet(now, slot, segment.as_ref(), sink),
+            Entry::None(_) => {}
         }
         plan.apply(packet);
         if turns {
@@ -135,26 +153,15 @@ impl Engine {
         }
     }
 
-    #[inline]
-    fn refresh6(&mut self, now: Instant, slot: u32, flags: TcpFlags) {
-        let Some(session) = self.sessions.get(slot) else { return };
-        let (state, lifetime) = match session.protocol {
-            Protocol::Tcp => tcp::segment(session.state, Side::V6, flags),
-            Protocol::Udp => (State::Active, Lifetime::Udp),
-            Protocol::Icmp => (State::Active, Lifetime::Icmp),
-        };
-        self.update(now, slot, state, lifetime);
-    }
-
     /// A flow that has no session: checks that it may have one, and makes what is missing.
-    fn new_session6(
+    fn closed6(
         &mut self,
         now: Instant,
         view: &View6,
         packet: &PacketBuf,
         key: &Key6,
-        flags: TcpFlags,
-    ) -> Result<u32, Refusal> {
+        segment: Option<&Segment>,
+    ) -> Result<Entry, Refusal> {
         if is_illegal_source6(view.src) {
             return Err(DropReason::IllegalSource.into());
         }
@@ -169,21 +176,50 @@ impl Engine {
             return Err(DropReason::SourceNotServed.with(Notice::Prohibited));
         }
         self.check_peer(key.dst4, key.pool6).map_err(|reason| reason.with(Notice::Prohibited))?;
-        let (state, lifetime) = match key.protocol {
+        let bib = self.bib.find6(key.protocol, key.src6, key.port6);
+        let (state, lifetime) = match (key.protocol, segment.map_or(TcpFlags::default(), |s| s.flags)) {
             // RFC 6146 §3.5.2.2: in CLOSED only a SYN from the inside makes a session.
-            Protocol::Tcp if !flags.has(TcpFlags::SYN) || flags.has(TcpFlags::RST | TcpFlags::ACK) => {
-                return Err(DropReason::NoSession.into());
+            (Protocol::Tcp, flags)
+                if !flags.has(TcpFlags::SYN) || flags.has(TcpFlags::RST | TcpFlags::ACK) =>
+            {
+                return self.stray6(view, key, bib);
             }
-            Protocol::Tcp => (State::V6Init, Lifetime::TransOpen),
-            Protocol::Udp => (State::Active, Lifetime::Udp),
-            Protocol::Icmp => (State::Active, Lifetime::Icmp),
+            (Protocol::Tcp, _) => (State::V6Init, Lifetime::TransOpen),
+            (Protocol::Udp, _) => (State::Active, Lifetime::Udp),
+            (Protocol::Icmp, _) => (State::Active, Lifetime::Icmp),
         };
-        let bib = match self.bib.find6(key.protocol, key.src6, key.port6) {
-            Some(bib) => bib,
-            None => self.new_binding(key)?,
+        let (bib, is_new_binding) = match bib {
+            Some(bib) => (bib, false),
+            None => (self.new_binding(key)?, true),
         };
-        let Some(binding) = self.bib.get(bib) else { return Err(DropReason::NoBib.into()) };
-        let flow = FlowPair {
+        let Some(flow) = self.flow6(view, key, bib) else { return Err(DropReason::NoBib.into()) };
+        let session = Session::new(key.protocol, key.pool6, &flow, state, bib);
+        let slot = self.add_session(now, session, lifetime).map_err(|reason| {
+            self.drop_binding_if_unused(bib);
+            reason.with(Notice::Unreachable)
+        })?;
+        self.note_outbound(slot, is_new_binding);
+        Ok(Entry::New(slot))
+    }
+
+    /// A TCP segment that is no opening and belongs to no session passes where policy lets it, and leaves nothing
+    /// behind (RFC 6146 §3.5.2.2, F-44).
+    fn stray6(&self, view: &View6, key: &Key6, bib: Option<u32>) -> Result<Entry, Refusal> {
+        let passes = |binding: &Binding| match self.settings.filtering.stray_tcp {
+            StrayTcp::Static => binding.is_static(),
+            StrayTcp::Forward => true,
+            StrayTcp::Drop => false,
+        };
+        let bib = bib.filter(|bib| self.bib.get(*bib).is_some_and(passes));
+        let Some((bib, flow)) = bib.and_then(|bib| Some((bib, self.flow6(view, key, bib)?))) else {
+            return Err(DropReason::NoSession.into());
+        };
+        Ok(Entry::None(Session::new(key.protocol, key.pool6, &flow, State::Trans, bib)))
+    }
+
+    fn flow6(&self, view: &View6, key: &Key6, bib: u32) -> Option<FlowPair> {
+        let binding = self.bib.get(bib)?;
+        Some(FlowPair {
             src6: key.src6,
             port6: key.port6,
             // Y' as we answer from it: with zero suffix bits, whatever the client wrote.
@@ -192,12 +228,22 @@ impl Engine {
             port4: binding.port4,
             dst4: key.dst4,
             peer_port: key.peer_port,
-        };
-        let session = Session::new(key.protocol, key.pool6, &flow, state, bib);
-        self.add_session(now, session, lifetime).map_err(|reason| {
-            self.drop_binding_if_unused(bib);
-            reason.with(Notice::Unreachable)
         })
+    }
+
+    /// The first packet of a session passes. If it is a SYN and the peer's own SYN waits, they have met, and the
+    /// connection is open (RFC 6146 §3.5.2.2, V4_INIT); the peer's is not forwarded (RFC 5382 REQ-4).
+    fn meet(&mut self, now: Instant, slot: u32, segment: Option<&Segment>, sink: &mut impl Sink) {
+        let Some(segment) = segment else { return };
+        if let Some(witness) = self.sessions.witness_mut(slot) {
+            *witness = FlowWitness::of_syn(Side::V6, segment);
+        }
+        let Some(key) = self.sessions.get(slot).map(Session::key4) else { return };
+        let [_, syn] = &mut self.scratch;
+        let Some(view) = self.held.take(&key, syn) else { return };
+        sink.settle(1, Settled::Dropped(DropReason::SynMet));
+        let syn = Segment::read(&view.payload, syn.bytes(), view.l4);
+        self.refresh(now, slot, Side::V4, syn.as_ref());
     }
 
     /// RFC 6146 §3.5.1.1, §3.5.2.3, §3.5.3: a port of the client's own blocks.
@@ -238,12 +284,12 @@ impl Engine {
             pool6: key.pool6,
             sessions: 0,
             subscriber,
-            lease,
+            lease: Some(lease),
         };
         self.bib.insert(binding).map_err(|binding| {
-            if let Some(owner) = self.subscribers.get_mut(subscriber) {
+            if let (Some(owner), Some(lease)) = (self.subscribers.get_mut(subscriber), binding.lease) {
                 owner.bindings -= 1;
-                self.leases.give_back(binding.lease, &mut owner.leases);
+                self.leases.give_back(lease, &mut owner.leases);
             }
             self.subscribers.remove_if_idle(subscriber);
             full()

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::engine::Engine;
 use super::settings::{BibRow, Protocol, RowFilter, SessionRow};
+use super::tcp::State;
 use super::wheel;
 use crate::time::Instant;
 
@@ -20,7 +21,11 @@ impl Engine {
         cursor: u32,
         limit: usize,
     ) -> (Vec<SessionRow>, Option<u32>) {
-        self.page(self.sessions.capacity(), cursor, limit, |slot| {
+        let sessions = self.sessions.capacity();
+        self.page(sessions + self.held.capacity(), cursor, limit, |slot| {
+            if slot >= sessions {
+                return self.held_row(now, filter, slot - sessions);
+            }
             let s = self.sessions.get(slot)?;
             let dst6 = self.pref64(s.pool6)?.embed(s.dst4);
             let seen = Seen {
@@ -47,6 +52,32 @@ impl Engine {
         })
     }
 
+    /// A SYN that waits for a client: V4_INIT with an unspecified IPv6 source (RFC 6146 §3.5.2.2).
+    fn held_row(&self, now: Instant, filter: &RowFilter, slot: u32) -> Option<SessionRow> {
+        let (key, deadline) = self.held.get(slot)?;
+        let dst6 = self.pref64(0)?.embed(key.dst4);
+        let seen = Seen {
+            protocol: key.protocol,
+            addrs6: [Ipv6Addr::UNSPECIFIED, dst6],
+            addrs4: [key.src4, key.dst4],
+            ports: [key.port4, key.port4, key.peer_port],
+        };
+        seen.passes(filter, None).then(|| SessionRow {
+            protocol: key.protocol,
+            src6: Ipv6Addr::UNSPECIFIED,
+            src6_port: 0,
+            dst6,
+            src4: key.src4,
+            src4_port: key.port4,
+            dst4: key.dst4,
+            dst4_port: key.peer_port,
+            state: State::V4Init.name().to_owned(),
+            expires_s: deadline.since(now).as_secs_f64().ceil() as u64,
+            unit: None,
+            worker: self.worker,
+        })
+    }
+
     /// Bindings from slot `cursor` on, like [`Engine::session_rows`].
     pub fn bib_rows(&self, filter: &RowFilter, cursor: u32, limit: usize) -> (Vec<BibRow>, Option<u32>) {
         self.page(self.bib.capacity(), cursor, limit, |slot| {
@@ -64,7 +95,7 @@ impl Engine {
                 src6_port: b.port6,
                 src4: b.src4,
                 src4_port: b.port4,
-                sessions: b.sessions,
+                sessions: b.sessions.into(),
                 unit: unit.map(str::to_owned),
                 worker: self.worker,
             })

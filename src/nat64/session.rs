@@ -10,6 +10,7 @@ use super::settings::Protocol;
 use super::slab::{NIL, Slab};
 use super::tcp::State;
 use super::wheel::Tick;
+use super::witness::FlowWitness;
 use crate::xlat::{Delta, FlowPair, Rewrite};
 
 /// One session. Exactly one cache line, which is all that a hit reads beside the index.
@@ -83,6 +84,8 @@ pub struct Key4 {
 /// All sessions of one worker, found from both sides.
 pub struct Sessions {
     slots: Slab<Session>,
+    /// Beside the sessions, not within: only TCP has one, and it has a layout of its own.
+    witnesses: Box<[FlowWitness]>,
     by6: Index,
     by4: Index,
     hash: FixedState,
@@ -194,7 +197,7 @@ impl Key4 {
     }
 
     #[inline]
-    fn hash(&self, state: &FixedState) -> u64 {
+    pub(super) fn hash(&self, state: &FixedState) -> u64 {
         let mut hasher = state.build_hasher();
         hasher.write_u128(
             u128::from(self.src4.to_bits()) << 96
@@ -212,6 +215,7 @@ impl Sessions {
     pub fn new(capacity: u32, seed: u64) -> Self {
         Self {
             slots: Slab::new(capacity),
+            witnesses: vec![FlowWitness::default(); capacity as usize].into_boxed_slice(),
             by6: Index::new(capacity),
             by4: Index::new(capacity),
             hash: FixedState::with_seed(seed),
@@ -237,6 +241,9 @@ impl Sessions {
         let slot = self.slots.insert(session).ok()?;
         if self.by6.insert(hash6, slot) {
             if self.by4.insert(hash4, slot) {
+                if let Some(witness) = self.witnesses.get_mut(slot as usize) {
+                    *witness = FlowWitness::default();
+                }
                 return Some(slot);
             }
             self.by6.remove(hash6, slot);
@@ -265,6 +272,18 @@ impl Sessions {
         self.slots.get_mut(slot)
     }
 
+    /// What has been seen of the TCP flow of the session in `slot`.
+    #[inline]
+    pub fn witness(&self, slot: u32) -> Option<&FlowWitness> {
+        self.witnesses.get(slot as usize)
+    }
+
+    /// The same, to be changed.
+    #[inline]
+    pub fn witness_mut(&mut self, slot: u32) -> Option<&mut FlowWitness> {
+        self.witnesses.get_mut(slot as usize)
+    }
+
     /// Number of sessions.
     #[allow(clippy::len_without_is_empty)]
     pub const fn len(&self) -> u32 {
@@ -278,6 +297,6 @@ impl Sessions {
 
     /// Bytes of memory.
     pub const fn bytes(&self) -> usize {
-        self.slots.bytes() + self.by6.bytes() + self.by4.bytes()
+        self.slots.bytes() + size_of_val(&*self.witnesses) + self.by6.bytes() + self.by4.bytes()
     }
 }

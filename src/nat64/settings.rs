@@ -60,6 +60,8 @@ pub struct Settings {
     pub units: Vec<Unit>,
     /// Non-global IPv4 destinations that may be reached under a network-specific prefix.
     pub allow: Vec<Prefix4>,
+    /// Mappings by the operator.
+    pub static_bib: Vec<StaticEntry>,
     /// Table sizes.
     pub limits: Limits,
     /// Bounds of reassembly, for each worker.
@@ -114,8 +116,32 @@ pub enum Filter {
     AddressDependent,
 }
 
-/// The filter of each protocol (RFC 5382 REQ-3b lets them differ).
+/// What becomes of a SYN from IPv4 that no session, binding or permission lets in (RFC 6146 §3.5.2.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HoldSyn {
+    /// It waits for the client's own SYN; when none comes its sender is told "port unreachable".
+    #[default]
+    Tell,
+    /// It waits; when none comes nobody is told (RFC 5382 REQ-4a).
+    Silent,
+    /// It is dropped at once, as under attack (RFC 6146 §5.3).
+    Off,
+}
+
+/// Which TCP segments other than SYNs pass without a session, if their mapping exists (RFC 6146 §3.5.2.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StrayTcp {
+    /// Those of static mappings.
+    #[default]
+    Static,
+    /// Those of any mapping.
+    Forward,
+    /// None.
+    Drop,
+}
+
+/// The filter of each protocol (RFC 5382 REQ-3b lets them differ), and what else the RFCs leave to policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Filtering {
     /// For TCP.
     pub tcp: Filter,
@@ -125,6 +151,38 @@ pub struct Filtering {
     pub icmp: Filter,
     /// Whether TCP connections from the IPv4 side are refused outright (RFC 6146 §3.5.2.2).
     pub drop_external_tcp: bool,
+    /// SYNs that come before the client's.
+    pub hold_syn: HoldSyn,
+    /// TCP segments without a session.
+    pub stray_tcp: StrayTcp,
+    /// Whether packets from IPv4 keep sessions and mappings alive (RFC 4787 REQ-6).
+    pub inbound_refresh: bool,
+    /// Whether senders of filtered UDP and ICMP are told "prohibited" (RFC 6146 §3.5.1, §3.5.3).
+    pub tell_filtered: bool,
+    /// Whether senders to a port without mapping are told "unreachable" (RFC 6146 §3.5.1, §3.5.3).
+    pub tell_unmapped: bool,
+    /// Whether errors are originated towards IPv6 at all (RFC 5508 REQ-9).
+    pub errors_to_ipv6: bool,
+    /// Whether errors are originated towards IPv4 at all (RFC 5508 REQ-9).
+    pub errors_to_ipv4: bool,
+}
+
+impl Default for Filtering {
+    fn default() -> Self {
+        Self {
+            tcp: Filter::default(),
+            udp: Filter::default(),
+            icmp: Filter::default(),
+            drop_external_tcp: false,
+            hold_syn: HoldSyn::default(),
+            stray_tcp: StrayTcp::default(),
+            inbound_refresh: true,
+            tell_filtered: true,
+            tell_unmapped: false,
+            errors_to_ipv6: true,
+            errors_to_ipv4: true,
+        }
+    }
 }
 
 impl Filtering {
@@ -139,7 +197,7 @@ impl Filtering {
 }
 
 /// Session lifetimes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timers {
     /// UDP, at least [`UDP_MIN`].
     pub udp: Duration,
@@ -151,6 +209,19 @@ pub struct Timers {
     pub tcp_trans_close: Duration,
     /// ICMP queries, at least [`ICMP_DEFAULT`].
     pub icmp: Duration,
+    /// How long a SYN from IPv4 waits for the client's, at least [`TCP_INCOMING_SYN`].
+    pub tcp_in_syn: Duration,
+    /// UDP towards certain ports of the peer, by port; below [`UDP_MIN`] for well-known ports only (RFC 4787 REQ-5a).
+    pub udp_ports: Vec<(u16, Duration)>,
+}
+
+impl Timers {
+    /// Lifetime of a UDP session with port `peer_port` of a peer.
+    #[inline]
+    pub fn udp_of(&self, peer_port: u16) -> Duration {
+        let at = self.udp_ports.binary_search_by_key(&peer_port, |(port, _)| *port);
+        at.ok().and_then(|at| self.udp_ports.get(at)).map_or(self.udp, |(_, time)| *time)
+    }
 }
 
 impl Default for Timers {
@@ -161,8 +232,26 @@ impl Default for Timers {
             tcp_trans_open: TCP_TRANS,
             tcp_trans_close: TCP_TRANS,
             icmp: ICMP_DEFAULT,
+            tcp_in_syn: TCP_INCOMING_SYN,
+            udp_ports: Vec::new(),
         }
     }
+}
+
+/// A mapping that the operator has made (RFC 6146 §3.1). It never expires. Its pool port lies outside those that are
+/// given out, so that no client can have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StaticEntry {
+    /// Table.
+    pub protocol: Protocol,
+    /// Client X'.
+    pub src6: Ipv6Addr,
+    /// Its port or identifier x.
+    pub port6: u16,
+    /// Pool address T.
+    pub src4: Ipv4Addr,
+    /// Pool port or identifier t.
+    pub port4: u16,
 }
 
 /// An organisation and its networks.
@@ -190,6 +279,11 @@ impl Default for Limits {
         Self { sessions: 262_144, subscribers: 16_384, icmp_errors_per_second: 1_000 }
     }
 }
+
+/// SYNs from IPv4 that one worker lets wait at most.
+pub const HELD_SYNS: u32 = 1_024;
+/// Static mappings at most.
+pub const MAX_STATIC: u32 = 4_096;
 
 /// FRAGMENT_MIN, RFC 6146 §4: fragments wait for the rest at least this long.
 pub const FRAGMENT_MIN: Duration = Duration::from_secs(2);
@@ -263,6 +357,8 @@ pub enum Change {
     Allow(Vec<Prefix4>),
     /// Replace the lifetimes; a running session takes its new lifetime with its next packet.
     Timers(Timers),
+    /// Replace the static mappings. Sessions of those that go are ended.
+    Static(Vec<StaticEntry>),
 }
 
 /// One row of the session table, for people and tools.

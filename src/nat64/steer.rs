@@ -2,12 +2,13 @@
 //! worker by a table, so that no mapping depends on the number of workers.
 
 use std::hash::Hasher;
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use siphasher::sip::SipHasher13;
 
 use super::pool4::Pool;
-use super::settings::Key;
+use super::settings::{Key, Protocol, StaticEntry};
 use crate::addr::Prefix6;
 use crate::verdict::DropReason;
 use crate::wire::icmp::{self, Icmp, QuotedFlow};
@@ -57,12 +58,28 @@ pub struct Steering {
     key: Key,
     subscriber_len: u8,
     workers: u16,
+    /// Shards of static mappings by their pool side, sorted.
+    fixed: Arc<[(Protocol, Ipv4Addr, u16, u8)]>,
 }
 
 impl Steering {
     /// Spreads the shards over `workers` workers (at least one).
-    pub const fn new(key: Key, subscriber_len: u8, workers: u16) -> Self {
-        Self { key, subscriber_len, workers: if workers == 0 { 1 } else { workers } }
+    pub fn new(key: Key, subscriber_len: u8, workers: u16) -> Self {
+        Self { key, subscriber_len, workers: if workers == 0 { 1 } else { workers }, fixed: Arc::new([]) }
+    }
+
+    /// Takes note of the static mappings: their ports lie in no block, so they are looked up by themselves.
+    pub(super) fn set_static(&mut self, entries: &[StaticEntry]) {
+        let shard = |entry: &StaticEntry| self.shard(self.subscriber(entry.src6));
+        let mut fixed: Vec<_> = entries.iter().map(|e| (e.protocol, e.src4, e.port4, shard(e))).collect();
+        fixed.sort_unstable();
+        self.fixed = fixed.into();
+    }
+
+    fn fixed_shard(&self, protocol: Protocol, addr: Ipv4Addr, port: u16) -> Option<u8> {
+        let key = (protocol, addr, port);
+        let at = self.fixed.binary_search_by_key(&key, |(protocol, addr, port, _)| (*protocol, *addr, *port));
+        at.ok().and_then(|at| self.fixed.get(at)).map(|(.., shard)| *shard)
     }
 
     /// The subscriber that `addr` belongs to, as the bits of its prefix.
@@ -120,28 +137,34 @@ impl Steering {
         if self.workers == 1 {
             return Ok(0);
         }
-        let (addr, port) = match view.payload {
-            Payload::Tcp(tcp) => (view.dst, tcp.dst),
-            Payload::Udp(udp) => (view.dst, udp.dst),
-            Payload::Icmp(Icmp::Echo { id, .. }) => (view.dst, id),
+        let (protocol, addr, port) = match view.payload {
+            Payload::Tcp(tcp) => (Protocol::Tcp, view.dst, tcp.dst),
+            Payload::Udp(udp) => (Protocol::Udp, view.dst, udp.dst),
+            Payload::Icmp(Icmp::Echo { id, .. }) => (Protocol::Icmp, view.dst, id),
             Payload::Icmp(Icmp::Error { kind, code, rest }) => {
                 let message = packet.get(view.l4..).unwrap_or(&[]);
                 let quote = icmp::quote4(body4(Head { kind, code, rest }, message).quote)?;
-                let port = match quote.flow {
-                    QuotedFlow::Tcp { src, .. } | QuotedFlow::Udp { src, .. } => src,
-                    QuotedFlow::Echo { id, .. } => id,
+                let (protocol, port) = match quote.flow {
+                    QuotedFlow::Tcp { src, .. } => (Protocol::Tcp, src),
+                    QuotedFlow::Udp { src, .. } => (Protocol::Udp, src),
+                    QuotedFlow::Echo { id, .. } => (Protocol::Icmp, id),
                     QuotedFlow::Other { .. } => return Err(DropReason::IcmpQuote),
                 };
-                (quote.src, port)
+                (protocol, quote.src, port)
             }
             Payload::Fragment => {
                 let pair = u128::from(view.src.to_bits()) << 32 | u128::from(view.dst.to_bits());
                 return Ok(self.reassembler(pair, view.fragment.map_or(0, |f| f.id)));
             }
             // Refused by whoever has it.
-            Payload::Icmp(Icmp::Other { .. }) | Payload::Other(_) => (view.dst, 0),
+            Payload::Icmp(Icmp::Other { .. }) | Payload::Other(_) => (Protocol::Udp, view.dst, 0),
         };
-        Ok(pool.shard(addr, port).map_or(0, |shard| self.worker(shard)))
+        let shard = match pool.shard(addr, port) {
+            // A static mapping's port lies in no block.
+            None => self.fixed_shard(protocol, addr, port),
+            shard => shard,
+        };
+        Ok(shard.map_or(0, |shard| self.worker(shard)))
     }
 }
 

@@ -34,10 +34,21 @@ pub const fn deadline(now: Instant, lifetime: Duration) -> Tick {
     nanos.div_ceil(NANOS_PER_TICK) as Tick
 }
 
+/// `time` in ticks, rounded up.
+#[inline]
+pub const fn ticks(time: Duration) -> Tick {
+    (time.as_nanos() as u64).div_ceil(NANOS_PER_TICK) as Tick
+}
+
 impl Wheel {
     /// A wheel that starts at `now`.
     pub fn new(now: Instant) -> Self {
         Self { heads: vec![NIL; SLOTS as usize].into_boxed_slice(), at: tick(now) }
+    }
+
+    /// First tick that has not been worked off: the present, as far as the wheel knows.
+    pub const fn at(&self) -> Tick {
+        self.at
     }
 
     /// Puts session `slot` where its deadline says.

@@ -74,8 +74,9 @@ impl Siit {
             dst4: dst.addr,
             peer_port: from,
         };
+        let id = self.idents.next(outer_src, dst.addr, l4::ICMP, 1);
         let out = &mut self.scratch[0];
-        error_to_v4(&outer, new_head, body, &quote, &flow, out);
+        error_to_v4(&outer, new_head, body, &quote, &flow, id, out);
         if src.is_none() && self.settings.interface_info {
             interface_info::append(out, view.src);
         }

@@ -27,6 +27,7 @@ use crate::time::Instant;
 use crate::verdict::{DropReason, Sent, Verdict};
 use crate::wire::ipv4::View4;
 use crate::wire::ipv6::View6;
+use crate::wire::l4::ICMP;
 use crate::wire::packet::{PacketBuf, View};
 use crate::xlat::icmp::Mtus;
 use crate::xlat::icmp_error::{build4, build6};
@@ -139,8 +140,9 @@ impl Siit {
         }
         if let Some(notice) = refusal.notice {
             let src = self.icmp_source4().unwrap_or(view.dst);
+            let id = self.idents.next(src, view.src, ICMP, 1);
             let out = &mut self.scratch[0];
-            if build4(notice, view, packet, src, out) && self.notices.take(now) {
+            if build4(notice, view, packet, src, id, out) && self.notices.take(now) {
                 sink.send(out, Sent::Originated);
             }
         }

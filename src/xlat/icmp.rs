@@ -273,14 +273,15 @@ pub fn error_to_v6(
     message[2..4].copy_from_slice(&sum.to_be_bytes());
 }
 
-/// Builds the ICMPv4 form of an ICMPv6 error in `out`. `body` quotes a packet of `flow` on its way from the
-/// peer to the IPv6 client.
+/// Builds the ICMPv4 form of an ICMPv6 error in `out`, with identification `id`. `body` quotes a packet of `flow` on
+/// its way from the peer to the IPv6 client.
 pub fn error_to_v4(
     outer: &Outer<Ipv4Addr>,
     head: Head,
     body: Body<'_>,
     quote: &Quote<Ipv6Addr>,
     flow: &FlowPair,
+    id: u16,
     out: &mut PacketBuf,
 ) {
     let quoted_len = quote.payload_len + ipv4::HEADER;
@@ -326,7 +327,8 @@ pub fn error_to_v4(
     let outer_header = Header4 {
         tos: outer.traffic_class,
         total_len: total_len as u16,
-        id: 0,
+        // RFC 7915 §5.1: short enough to be cut on the way, so it needs a number of its own.
+        id,
         df: false,
         ttl: outer.hop_limit,
         protocol: l4::ICMP,

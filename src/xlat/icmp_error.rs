@@ -37,7 +37,7 @@ pub fn build6(notice: Notice, view: &View6, packet: &PacketBuf, src: Ipv6Addr, o
         Notice::TooBig { mtu } => (v6::PACKET_TOO_BIG, 0, u32::from(mtu)),
         Notice::Prohibited => (v6::UNREACHABLE, 1, 0),
         Notice::Unreachable => (v6::UNREACHABLE, 3, 0),
-        Notice::Protocol => (v6::UNREACHABLE, 4, 0),
+        Notice::Port | Notice::Protocol => (v6::UNREACHABLE, 4, 0),
         Notice::Pointer(at) => (v6::PARAMETER_PROBLEM, 0, u32::from(at)),
         Notice::SourceRoute => return false,
     };
@@ -69,8 +69,15 @@ pub fn build6(notice: Notice, view: &View6, packet: &PacketBuf, src: Ipv6Addr, o
     true
 }
 
-/// Builds the ICMPv4 error `notice` about `packet` in `out`; false when no error may be sent about it.
-pub fn build4(notice: Notice, view: &View4, packet: &PacketBuf, src: Ipv4Addr, out: &mut PacketBuf) -> bool {
+/// Builds the ICMPv4 error `notice` about `packet` in `out`, with identification `id`; false when no error may be sent about it.
+pub fn build4(
+    notice: Notice,
+    view: &View4,
+    packet: &PacketBuf,
+    src: Ipv4Addr,
+    id: u16,
+    out: &mut PacketBuf,
+) -> bool {
     // RFC 1812 §4.3.2.7: never about an ICMP error, a later fragment, or what was sent to many.
     let silent = match view.payload {
         Payload::Icmp(Icmp::Error { .. }) => true,
@@ -86,6 +93,7 @@ pub fn build4(notice: Notice, view: &View4, packet: &PacketBuf, src: Ipv4Addr, o
         Notice::TooBig { mtu } => (v4::UNREACHABLE, 4, u32::from(mtu)),
         Notice::Prohibited => (v4::UNREACHABLE, 13, 0),
         Notice::Unreachable => (v4::UNREACHABLE, 1, 0),
+        Notice::Port => (v4::UNREACHABLE, 3, 0),
         Notice::Protocol => (v4::UNREACHABLE, 2, 0),
         Notice::SourceRoute => (v4::UNREACHABLE, 5, 0),
         Notice::Pointer(_) => return false,
@@ -109,7 +117,7 @@ pub fn build4(notice: Notice, view: &View4, packet: &PacketBuf, src: Ipv4Addr, o
         // RFC 1812 §4.3.2.5: errors travel with precedence 6.
         tos: 0xc0,
         total_len: out.len() as u16,
-        id: 0,
+        id,
         df: false,
         ttl: HOPS,
         protocol: l4::ICMP,

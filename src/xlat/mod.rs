@@ -10,6 +10,7 @@ pub mod icmp_error;
 pub mod interface_info;
 pub mod mss;
 pub mod pref64;
+pub mod probe;
 pub mod v4_to_v6;
 pub mod v6_to_v4;
 
@@ -139,6 +140,8 @@ pub enum Notice {
     Prohibited,
     /// Address (host) unreachable: ICMPv6 1/3, ICMPv4 3/1.
     Unreachable,
+    /// Nobody listens on the port: ICMPv6 1/4, ICMPv4 3/3.
+    Port,
     /// The transport is not carried: ICMPv6 1/4 (RFC 6146 §3.4), ICMPv4 3/2.
     Protocol,
     /// Source route failed: ICMPv4 3/5.

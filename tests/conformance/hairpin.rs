@@ -117,7 +117,7 @@ fn f54_hairpinning_obeys_filtering() {
         tcp: Filter::AddressDependent,
         udp: Filter::AddressDependent,
         icmp: Filter::AddressDependent,
-        drop_external_tcp: false,
+        ..Filtering::default()
     };
     each_with(&settings, |mut gateway, a, b| {
         let (a, b) = (SocketAddr::new(a, 4000), SocketAddr::new(b, 5000));

@@ -17,8 +17,10 @@ mod offload;
 mod reload;
 mod rows;
 mod tcp;
+mod tcp_states;
 mod v4_to_v6;
 mod v6_to_v4;
+mod witness;
 
 use std::net::{IpAddr, SocketAddr};
 

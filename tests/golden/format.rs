@@ -186,7 +186,7 @@ fn configure(s: &mut Settings, setting: &str) -> Result<()> {
                 "address-dependent" => Filter::AddressDependent,
                 _ => return Err(bad("filtering")),
             };
-            s.filtering = Filtering { tcp: filter, udp: filter, icmp: filter, drop_external_tcp: false };
+            s.filtering = Filtering { tcp: filter, udp: filter, icmp: filter, ..Filtering::default() };
         }
         _ => return Err(format!("no setting `{name}`")),
     }

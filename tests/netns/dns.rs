@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use sampan::lab::plan::{SERVER, SERVER6};
+use sampan::lab::plan::{DNS_UPSTREAM, SERVER, SERVER6};
 
 use crate::support::TestLab;
 
@@ -185,6 +185,40 @@ fn tcp_edns_and_truncation() {
         assert!(!whole.flag("tc"));
         assert_eq!(whole.data("TXT").concat().matches('x').count(), 3000, "{args:?}");
     }
+}
+
+/// A large answer over UDP, from a server that is asked directly by its synthesised address: it comes in IPv4 fragments,
+/// which the gateway puts together and cuts again into IPv6 fragments.
+#[test]
+fn e01_a_large_answer_over_udp_arrives_in_fragments() {
+    let lab = TestLab::up();
+    let server = format!("@{}", lab.embed(DNS_UPSTREAM));
+    let before = [lab.counters("client1"), lab.counters("server")];
+    let answer = read(lab.on(
+        "client1",
+        &[
+            "dig",
+            &server,
+            "+noall",
+            "+comments",
+            "+answer",
+            "+tries=1",
+            "+time=3",
+            "+norecurse",
+            "+ignore",
+            "+bufsize=4096",
+            "TXT",
+            "large.tinh.example",
+        ],
+    ));
+    assert!(!answer.flag("tc"), "{}", answer.text);
+    assert_eq!(answer.data("TXT").concat().matches('x').count(), 3000, "{}", answer.text);
+    let after = [lab.counters("client1"), lab.counters("server")];
+    let grew = |i: usize, name: &str| after[i][name] - before[i][name];
+    // One datagram of 3,000 bytes: three pieces on each side.
+    assert_eq!((grew(1, "IpFragOKs"), grew(1, "IpFragCreates")), (1, 3), "the server did not cut");
+    assert_eq!((grew(0, "Ip6ReasmOKs"), grew(0, "Ip6ReasmReqds")), (1, 3), "the client got no pieces");
+    assert_eq!(grew(0, "TcpActiveOpens"), 0, "it was asked over TCP");
 }
 
 /// A query from outside the allowed prefixes gets no service.

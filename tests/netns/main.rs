@@ -16,4 +16,5 @@ mod route;
 mod siit;
 mod start;
 mod support;
+mod tayga;
 mod traffic;

@@ -2,11 +2,12 @@
 //! run tools in it.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sampan::lab::{Host, Lab, LabError, Options, Translator};
 
@@ -86,6 +87,75 @@ impl TestLab {
             );
         }
         found
+    }
+}
+
+/// Data that came over TCP, as the program that received it saw it.
+#[derive(Debug)]
+pub struct Stream {
+    pub bytes: usize,
+    /// The longest time in which nothing came, from the beginning to the end.
+    pub longest_gap: Duration,
+}
+
+impl Stream {
+    /// Longest gap of a stream that does not stall.
+    pub const STALL: Duration = Duration::from_secs(1);
+
+    /// Reads to the end, or until nothing has come for longer than a stall takes.
+    pub fn read(mut from: impl Read, began: Instant) -> Self {
+        let (mut bytes, mut longest_gap, mut last) = (0, Duration::ZERO, began);
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            let read = from.read(&mut buffer);
+            longest_gap = longest_gap.max(last.elapsed());
+            last = Instant::now();
+            match read {
+                Ok(len) if len > 0 => bytes += len,
+                Ok(_) | Err(_) => return Self { bytes, longest_gap },
+            }
+        }
+    }
+
+    /// At least so many bytes, without a stall.
+    #[track_caller]
+    pub fn flows(&self, bytes: usize, what: impl std::fmt::Display) {
+        assert!(self.longest_gap <= Self::STALL, "{what}: it stalled: {self:?}");
+        assert!(self.bytes >= bytes, "{what}: {self:?}, not {bytes} bytes");
+    }
+}
+
+impl TestLab {
+    /// A client fetches the large file from nginx by a literal address.
+    pub fn download(&self, client: &str, from: Ipv6Addr) -> Stream {
+        let fetch = move || {
+            let began = Instant::now();
+            let mut server = TcpStream::connect_timeout(&(from, 80).into(), Stream::STALL * 3).unwrap();
+            server.set_read_timeout(Some(Stream::STALL * 3 / 2)).unwrap();
+            server.write_all(b"GET /big.bin HTTP/1.0\r\nHost: portal.tinh.example\r\n\r\n").unwrap();
+            Stream::read(server, began)
+        };
+        self.node(client).netns().run(fetch).unwrap()
+    }
+
+    /// A client sends so many bytes to a port of the server; what the server saw.
+    pub fn upload(&self, client: &str, to: Ipv6Addr, port: u16, bytes: usize) -> Stream {
+        let any = (Ipv4Addr::UNSPECIFIED, port);
+        let listener = self.node("server").netns().run(|| TcpListener::bind(any)).unwrap().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                self.node(client).netns().run(|| {
+                    let limit = Stream::STALL * 3;
+                    let mut server = TcpStream::connect_timeout(&(to, port).into(), limit).unwrap();
+                    server.set_write_timeout(Some(limit)).unwrap();
+                    // What does not arrive is missed at the other end.
+                    let _ = server.write_all(&vec![7; bytes]).and_then(|()| server.shutdown(Shutdown::Write));
+                })
+            });
+            let (client, _) = listener.accept().unwrap();
+            client.set_read_timeout(Some(Stream::STALL * 3 / 2)).unwrap();
+            Stream::read(client, Instant::now())
+        })
     }
 }
 

@@ -6,6 +6,7 @@ use sampan::lab::blast::gso::Account;
 use sampan::lab::plan::{GW_INSIDE, GW_OUTSIDE, SERVER};
 use sampan::lab::services::{BIG_FILE, PAGE_MARK};
 use sampan::lab::{Plan, Translator};
+use sampan::xlat::pref64::Pref64;
 use serde_json::Value;
 
 use crate::support::{TestLab, extract, v4};
@@ -41,6 +42,56 @@ fn ping_small_and_large() {
     }
 }
 
+/// The IPv4 side pings through a mapping that the client has made (RFC 6146 §3.5.3, endpoint-independent): large echoes
+/// are put together and cut on their way in, and their replies on their way out.
+#[test]
+fn e01_ping_large_from_ipv4() {
+    let lab = TestLab::with(|options| options.translator = Translator::Sampan);
+    let out = lab.on("client1", &["ping", "-n", "-c", "1", "-e", "7070", "portal.tinh.example"]);
+    assert!(out.contains(" 0% packet loss"), "{out}");
+    let bib = lab.sampan(&["bib", "--json", "--protocol", "icmp"]).unwrap().check().unwrap();
+    let bib: Value = serde_json::from_str(&bib).unwrap();
+    let row = &bib["rows"][0];
+    let (pool, id) = (row["src4"].as_str().unwrap(), row["src4_port"].to_string());
+    for size in ["56", "1400", "4000", "20000"] {
+        let argv = ["ping", "-n", "-c", "3", "-i", "0.1", "-W", "2", "-e", &id, "-s", size, pool];
+        let out = lab.on("server", &argv);
+        assert!(out.contains("3 packets transmitted, 3 received, 0% packet loss"), "{out}");
+        assert!(!out.contains("DUP!") && !out.contains("wrong data byte"), "{out}");
+    }
+    // It was the client that answered, and what it got were pieces.
+    let counters = lab.counters("client1");
+    assert!(counters["Icmp6InEchos"] >= 12 && counters["Ip6ReasmOKs"] >= 6, "{counters:?}");
+}
+
+/// RFC 6052 §2.2: each of the six lengths carries TCP, and pings of several fragments.
+#[test]
+fn a01_a02_all_six_prefix_lengths_carry_traffic() {
+    let mut lab = TestLab::with(|options| options.translator = Translator::Sampan);
+    let prefixes = [32, 40, 48, 56, 64, 96].map(|len| format!("3fff:{len}::/{len}"));
+    let file = lab.dir().join("sampan.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let one = format!("pool6 = [\"{}\"]", lab.options().pref64);
+    let more = format!("pool6 = [\"{}\", \"{}\"]", lab.options().pref64, prefixes.join("\", \""));
+    assert!(text.contains(&one), "{text}");
+    std::fs::write(file, text.replace(&one, &more)).unwrap();
+    lab.sampan(&["stop"]).unwrap().check().unwrap();
+    assert!(lab.wait_service("gateway", std::time::Duration::from_secs(5)).unwrap());
+    lab.restart_gateway().unwrap();
+    for prefix in prefixes {
+        let server = prefix.parse::<Pref64>().unwrap().embed(SERVER);
+        let url = format!("http://[{server}]/");
+        let page = lab.on("client1", &["curl", "-sS", "-m", "5", &url]);
+        assert!(page.contains(PAGE_MARK), "{prefix}: {page}");
+        lab.download("client2", server).flows(BIG_FILE, &prefix);
+        let out = lab.on(
+            "client1",
+            &["ping", "-n", "-c", "3", "-i", "0.1", "-W", "2", "-s", "4000", &server.to_string()],
+        );
+        assert!(out.contains(" 0% packet loss"), "{prefix}: {out}");
+    }
+}
+
 /// D-68: what is sent to the gateway itself is answered by its own kernel.
 #[test]
 fn d68_the_gateways_own_addresses_answer() {
@@ -54,7 +105,7 @@ fn d68_the_gateways_own_addresses_answer() {
 
 /// Datagrams of 9,000 bytes each way: fragments on both sides.
 #[test]
-fn udp_datagrams_larger_than_any_link_both_ways() {
+fn e01_udp_datagrams_larger_than_any_link_both_ways() {
     let lab = TestLab::up();
     for reverse in [false, true] {
         let report = iperf(&lab, &["-u", "-l", "9000", "-b", "10M", "-t", "1"], reverse);

@@ -349,7 +349,7 @@ proptest! {
         let quoted = &quoted[..quoted.len().min(40 + cut)];
         let quote = quote6(quoted).unwrap();
         let body = Body { quote: quoted, extension: &[] };
-        error_to_v4(&outer4, Head { kind: 3, ..head }, body, &quote, f, &mut out);
+        error_to_v4(&outer4, Head { kind: 3, ..head }, body, &quote, f, 7, &mut out);
         let error = Packet::parse(out.bytes()).unwrap();
         let whole = Packet { options: Vec::new(), ..sent.down4() }.hops(sent.hops - 1).id(0);
         let df = whole.bytes().len() > 1260;

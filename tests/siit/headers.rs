@@ -3,7 +3,7 @@
 use sampan::siit::settings::ZeroChecksum;
 use sampan::wire::packet::{Checksum, Gso, GsoKind, Offload};
 
-use crate::packet::{ICMPV6, Packet, TCP, UDP, echo, join, raw, tcp, udp};
+use crate::packet::{ICMPV6, Packet, TCP, UDP, echo, error, join, raw, tcp, udp};
 use crate::translator::{HOST4, HOST6, NODE4, NODE6, POOL4, Translator, assert_ends};
 
 #[test]
@@ -50,6 +50,12 @@ fn b05_identifications_change() {
     let packet = udp(NODE6, HOST6, b"x");
     let ids: Vec<u32> = (0..4).map(|_| t.translate(&packet).id).collect();
     assert_eq!(ids.iter().collect::<std::collections::HashSet<_>>().len(), 4);
+    // Errors have DF clear, so they count too: translated ones, and our own.
+    let quoted = udp(HOST6, NODE6, b"x").bytes();
+    let translated = [0; 2].map(|_| t.translate(&error(NODE6, 1, 4, 0, &quoted)).id);
+    let late = udp(HOST4, NODE4, b"x").with(|p| p.ttl = 1);
+    let own = [0; 2].map(|_| t.refuse(&late, "hop_limit").unwrap().id);
+    assert!(translated[0] != translated[1] && own[0] != own[1], "{translated:?} {own:?}");
 }
 
 #[test]

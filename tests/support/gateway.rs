@@ -38,6 +38,7 @@ pub fn settings() -> Settings {
         timers: Timers::default(),
         units: Vec::new(),
         allow: vec!["203.0.113.0/24".parse().unwrap()],
+        static_bib: Vec::new(),
         limits: Limits { sessions: 4096, subscribers: 1024, icmp_errors_per_second: 1000 },
         fragments: sampan::nat64::settings::Fragments::default(),
         mtu: Mtu::default(),
@@ -198,10 +199,29 @@ impl Gateway {
         out.pop().map(|o| Packet::parse(&o.bytes).unwrap())
     }
 
-    /// Time passes, and everything whose time is over goes.
+    /// Time passes, and everything whose time is over goes. Nothing is sent.
+    #[track_caller]
     pub fn advance(&mut self, time: Duration) {
+        assert_eq!(self.advance_telling(time), []);
+    }
+
+    /// Time passes; gives what the gateway says of its own accord.
+    pub fn advance_telling(&mut self, time: Duration) -> Vec<Packet> {
         self.now = self.now + time;
-        assert_eq!(self.run(), []);
+        self.run().iter().map(|o| Packet::parse(&o.bytes).unwrap()).collect()
+    }
+
+    /// Feeds one packet, which must wait.
+    #[track_caller]
+    pub fn hold(&mut self, packet: &Packet) {
+        let before = self.totals();
+        assert_eq!(self.send(packet), []);
+        assert_eq!((self.totals().held, self.drops_since(&before)), (before.held + 1, vec![]));
+    }
+
+    /// SYNs from IPv4 that wait.
+    pub fn held_syns(&self) -> u32 {
+        self.workers.iter().map(|w| w.engine().held_syns()).sum()
     }
 
     pub fn totals(&self) -> Totals {

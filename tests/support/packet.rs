@@ -119,13 +119,17 @@ pub fn udp(src: SocketAddr, dst: SocketAddr, data: &[u8]) -> Packet {
     Packet::new(src.ip(), dst.ip(), L4::Udp { src: src.port(), dst: dst.port(), data: data.to_vec() })
 }
 
+/// The first sequence number of both ends of every connection.
+pub const ISN: u32 = 0x0102_0304;
+
+/// A segment that fits a connection whose ends both begin at [`ISN`] and acknowledge nothing but each other's SYN.
 pub fn tcp(src: SocketAddr, dst: SocketAddr, flags: u8, data: &[u8]) -> Packet {
     let l4 = L4::Tcp {
         src: src.port(),
         dst: dst.port(),
         flags,
-        seq: 0x0102_0304,
-        ack: 0x0506_0708,
+        seq: if flags & SYN != 0 { ISN } else { ISN + 1 },
+        ack: if flags & ACK != 0 { ISN + 1 } else { 0 },
         window: 0x4000,
         options: Vec::new(),
         data: data.to_vec(),

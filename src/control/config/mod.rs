@@ -6,7 +6,7 @@
 mod read;
 mod reference;
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use crate::addr::{Prefix4, Prefix6, PrefixAny};
-use crate::nat64::settings::Filter;
+use crate::nat64::settings::{Filter, HoldSyn, Protocol, StrayTcp};
 use crate::siit::settings::{Hairpin, ZeroChecksum};
 use crate::xlat::eam::Home;
 use crate::xlat::pref64::Pref64;
@@ -185,6 +185,18 @@ section! {
         filtering: Filtering = "filtering", Otherwise("defaults"), Reload, "Who may answer a mapping. Concerns new sessions.";
         timers: Timers = "timers", Otherwise("defaults"), Reload, "Idle lifetimes in seconds.";
         allow: Vec<At<Allow>> = "allow", Otherwise("none"), Reload, "Non-global IPv4 destinations that may be reached. Has no effect under 64:ff9b::/96.";
+        static_bib: Vec<At<Static>> = "static", Otherwise("none"), Reload, "A mapping that is always there, so that an IPv6 host can be reached from IPv4. RFC 8512: mapping-table.";
+    }
+}
+
+section! {
+    /// `[[nat64.static]]`
+    Static {
+        protocol: Protocol = "protocol", Required, Reload, "`tcp`, `udp` or `icmp`. RFC 8512: transport-protocol.";
+        internal_address: Ipv6Addr = "internal-address", Required, Reload, "The IPv6 host. RFC 8512: internal-src-address.";
+        internal_port: u64 = "internal-port", Required, Reload, "Its port, or ICMP identifier. RFC 8512: internal-src-port.";
+        external_address: Ipv4Addr = "external-address", Required, Reload, "The pool address it is reached by. RFC 8512: external-src-address.";
+        external_port: u64 = "external-port", Required, Reload, "The port, or ICMP identifier, it is reached by; not one of the `ports` of that pool, which are given out. RFC 8512: external-src-port.";
     }
 }
 
@@ -205,6 +217,13 @@ section! {
         udp: Filter = "udp", Default("\"endpoint-independent\""), Reload, "For UDP.";
         icmp: Filter = "icmp", Default("\"endpoint-independent\""), Reload, "For ICMP queries.";
         drop_external_tcp: bool = "drop-external-tcp", Default("false"), Reload, "Refuse every TCP connection that starts on the IPv4 side.";
+        hold_syn: HoldSyn = "hold-syn", Default("\"tell\""), Reload, "What becomes of a TCP connection from the IPv4 side to a port that nobody has, or that filtering does not let in (RFC 6146 §3.5.2.2): `tell` waits whether the client calls back, and tells the sender \"port unreachable\" when it does not; `silent` waits and tells nobody; `off` drops it at once.";
+        stray_tcp: StrayTcp = "tcp-without-session", Default("\"static\""), Reload, "TCP segments that open nothing and belong to no session pass if their mapping exists and is `static`; or any mapping will do (`forward`); or none does (`drop`).";
+        inbound_refresh: bool = "inbound-refresh", Default("true"), Reload, "Packets from the IPv4 side keep mappings alive. With `false` only the client does (RFC 4787 REQ-6).";
+        tell_filtered: bool = "tell-filtered", Default("true"), Reload, "Tell the senders of UDP and ICMP that filtering refuses: \"prohibited\".";
+        tell_unmapped: bool = "tell-unmapped", Default("false"), Reload, "Tell the senders of UDP and ICMP to a port that nobody has: \"unreachable\".";
+        errors_to_ipv6: bool = "icmp-errors-to-ipv6", Default("true"), Reload, "Originate ICMPv6 errors. Errors of others are translated all the same.";
+        errors_to_ipv4: bool = "icmp-errors-to-ipv4", Default("true"), Reload, "Originate ICMPv4 errors, likewise.";
     }
 }
 
@@ -216,6 +235,16 @@ section! {
         tcp_trans_open_timeout: u64 = "tcp-trans-open-timeout", Default("240"), Reload, "TCP while opening; less than 240 gives a warning (RFC 7857 §2.1).";
         tcp_trans_close_timeout: u64 = "tcp-trans-close-timeout", Default("240"), Reload, "TCP while closing; at least 240 (RFC 5382 REQ-5).";
         icmp_timeout: u64 = "icmp-timeout", Default("60"), Reload, "ICMP query; at least 60 (RFC 5508 REQ-2).";
+        tcp_in_syn_timeout: u64 = "tcp-in-syn-timeout", Default("6"), Reload, "How long a connection from the IPv4 side waits for the client's own call; at least 6 (RFC 5382 REQ-4).";
+        per_port_timeout: Vec<At<PortTimeout>> = "per-port-timeout", Otherwise("none"), Reload, "Another lifetime for UDP with a certain port of the peer.";
+    }
+}
+
+section! {
+    /// `[[nat64.timers.per-port-timeout]]`
+    PortTimeout {
+        port: u64 = "port-number", Required, Reload, "The port of the peer.";
+        timeout: u64 = "timeout", Required, Reload, "Seconds; at least 120, but for ports below 1024 at least 1 (RFC 4787 REQ-5).";
     }
 }
 

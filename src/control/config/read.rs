@@ -3,7 +3,7 @@
 //! Serde's derived readers end at the first error; here each key is read by itself, so one run of `sampan check`
 //! names everything there is to repair.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ use toml::de::{DeTable, DeValue};
 use super::{Level, Mode, Need, Row};
 use crate::addr::{Prefix4, Prefix6, PrefixAny, PrefixError};
 use crate::control::problem::{Fault, Problems};
-use crate::nat64::settings::Filter;
+use crate::nat64::settings::{Filter, HoldSyn, Protocol, StrayTcp};
 use crate::siit::settings::{Hairpin, ZeroChecksum};
 use crate::text::shown;
 use crate::xlat::eam::Home;
@@ -281,6 +281,7 @@ text_value!(Prefix4, "IPv4 prefix", "198.51.100.0/28", |text| text
 text_value!(PrefixAny, "IPv6 or IPv4 prefix", "2001:db8:6::/64", |text| text
     .parse()
     .map_err(|error| prefix_fault(text, error, if text.contains(':') { 128 } else { 32 })));
+text_value!(Ipv4Addr, "IPv4 address", "198.51.100.1", |text| text.parse().map_err(|_| None));
 text_value!(Ipv6Addr, "IPv6 address", "2001:db8::1", |text| text.parse().map_err(|_| None));
 text_value!(Pref64, "translation prefix", "2001:db8:64::/96", |text| {
     text.parse().map_err(|error| match error {
@@ -308,6 +309,24 @@ text_value!(
         _ => Err(None),
     }
 );
+text_value!(Protocol, "`tcp`, `udp` or `icmp`", "tcp", |text| match text {
+    "tcp" => Ok(Protocol::Tcp),
+    "udp" => Ok(Protocol::Udp),
+    "icmp" => Ok(Protocol::Icmp),
+    _ => Err(None),
+});
+text_value!(HoldSyn, "`tell`, `silent` or `off`", "tell", |text| match text {
+    "tell" => Ok(HoldSyn::Tell),
+    "silent" => Ok(HoldSyn::Silent),
+    "off" => Ok(HoldSyn::Off),
+    _ => Err(None),
+});
+text_value!(StrayTcp, "`static`, `forward` or `drop`", "static", |text| match text {
+    "static" => Ok(StrayTcp::Static),
+    "forward" => Ok(StrayTcp::Forward),
+    "drop" => Ok(StrayTcp::Drop),
+    _ => Err(None),
+});
 text_value!(Mode, "`routed` or `onlink`", "routed", |text| match text {
     "routed" => Ok(Mode::Routed),
     "onlink" => Ok(Mode::OnLink),

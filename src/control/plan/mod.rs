@@ -6,6 +6,7 @@ mod dns;
 pub mod host;
 mod nat64;
 mod siit;
+mod static_bib;
 
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -14,7 +15,8 @@ use super::config::{self, At, Level, Reader};
 use super::problem::{Fault, Places, Problem, Problems};
 use crate::addr::{Prefix4, PrefixAny};
 use crate::nat64::settings::{
-    Classes, Filtering, Fragments, Hops, Key, Limits, Mtu, Pool4, Pool4Range, Settings, Timers, Unit,
+    Classes, Filtering, Fragments, Hops, Key, Limits, Mtu, Pool4, Pool4Range, Settings, StaticEntry, Timers,
+    Unit,
 };
 use crate::xlat::mss;
 use crate::xlat::pref64::Pref64;
@@ -45,6 +47,7 @@ pub struct Plan {
 
 /// One of the two translators.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "there is one of it")]
 pub enum TranslatorPlan {
     /// Stateful.
     Nat64(Nat64Plan),
@@ -75,6 +78,8 @@ pub struct Nat64Plan {
     pub units: Vec<Unit>,
     /// Non-global destinations that may be reached.
     pub allow: Vec<Allowed>,
+    /// Mappings by the operator.
+    pub static_bib: Vec<StaticEntry>,
     /// Table sizes.
     pub limits: Limits,
     /// MTUs, as far as the operator chose them.
@@ -241,9 +246,10 @@ impl Nat64Plan {
             subscriber_len: self.subscriber_len,
             key,
             filtering: self.filtering,
-            timers: self.timers,
+            timers: self.timers.clone(),
             units: self.units.clone(),
             allow: self.allowed(),
+            static_bib: self.static_bib.clone(),
             limits: self.limits,
             fragments: self.fragments,
             mtu,

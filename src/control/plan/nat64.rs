@@ -3,7 +3,9 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::{Allowed, MAX_WORKERS, MtuPlan, Nat64Plan, Pool4Mode, Pool4Plan, absolute, interface_name};
+use super::{
+    Allowed, MAX_WORKERS, MtuPlan, Nat64Plan, Pool4Mode, Pool4Plan, absolute, interface_name, static_bib,
+};
 use crate::addr::{Prefix4, Prefix6, is_illegal_source6, is_non_global};
 use crate::control::config::{self, At, Mode};
 use crate::control::problem::{Fault, Problems};
@@ -46,7 +48,9 @@ pub(super) fn build(
     if let Some(workers) = workers {
         enough_blocks(&pool4, block_size, workers, problems);
     }
+    let static_bib = static_bib::build(section.static_bib.as_ref(), &pool6, &pool4, &units, problems);
     Nat64Plan {
+        static_bib,
         allow: allow(section.allow.as_ref(), &pool6, problems),
         block_size,
         subscriber_len: subscriber,
@@ -275,12 +279,20 @@ pub(super) fn allow(
 fn filtering(section: &config::Nat64) -> Filtering {
     let Some(at) = &section.filtering else { return Filtering::default() };
     let filter = |at: &Option<At<Filter>>| at.as_ref().map(|at| at.value).unwrap_or_default();
-    let section = &at.value;
+    let switch = |at: &Option<At<bool>>, usual: bool| at.as_ref().map_or(usual, |at| at.value);
+    let (section, usual) = (&at.value, Filtering::default());
     Filtering {
         tcp: filter(&section.tcp),
         udp: filter(&section.udp),
         icmp: filter(&section.icmp),
-        drop_external_tcp: section.drop_external_tcp.as_ref().is_some_and(|at| at.value),
+        drop_external_tcp: switch(&section.drop_external_tcp, usual.drop_external_tcp),
+        hold_syn: section.hold_syn.as_ref().map_or(usual.hold_syn, |at| at.value),
+        stray_tcp: section.stray_tcp.as_ref().map_or(usual.stray_tcp, |at| at.value),
+        inbound_refresh: switch(&section.inbound_refresh, usual.inbound_refresh),
+        tell_filtered: switch(&section.tell_filtered, usual.tell_filtered),
+        tell_unmapped: switch(&section.tell_unmapped, usual.tell_unmapped),
+        errors_to_ipv6: switch(&section.errors_to_ipv6, usual.errors_to_ipv6),
+        errors_to_ipv4: switch(&section.errors_to_ipv4, usual.errors_to_ipv4),
     }
 }
 
@@ -318,12 +330,47 @@ fn timers(section: &config::Nat64, problems: &mut Problems) -> Timers {
             "RFC 5382 REQ-5 (TCP_TRANS)",
         ),
         icmp: timer(&section.icmp_timeout, usual.icmp, ICMP_DEFAULT, "RFC 5508 REQ-2 (ICMP_DEFAULT)"),
+        tcp_in_syn: timer(
+            &section.tcp_in_syn_timeout,
+            usual.tcp_in_syn,
+            TCP_INCOMING_SYN,
+            "RFC 5382 REQ-4 (TCP_INCOMING_SYN)",
+        ),
+        udp_ports: port_timers(section.per_port_timeout.as_ref(), problems),
     };
     if let Some(at) = &section.tcp_trans_open_timeout {
         let usual = TCP_TRANS.as_secs();
         if (TCP_INCOMING_SYN.as_secs()..usual).contains(&at.value) {
             let source = "RFC 7857 §2.1".to_owned();
             problems.warning(&at.path, Fault::TimerShort { value: at.value, usual, source });
+        }
+    }
+    timers
+}
+
+/// RFC 4787 REQ-5: less than UDP_MIN is for well-known ports only.
+fn port_timers(
+    list: Option<&At<Vec<At<config::PortTimeout>>>>,
+    problems: &mut Problems,
+) -> Vec<(u16, Duration)> {
+    let mut timers: Vec<(u16, Duration)> = Vec::new();
+    for at in list.iter().flat_map(|list| &list.value) {
+        let (Some(port), Some(timeout)) = (&at.value.port, &at.value.timeout) else { continue };
+        let number = number(Some(port), 1u16, 1..=65_535, problems);
+        let floor = if number < 1024 { 1 } else { UDP_MIN.as_secs() };
+        if timeout.value < floor {
+            let source = "RFC 4787 REQ-5".to_owned();
+            problems.error(&timeout.path, Fault::TimerTooShort { value: timeout.value, floor, source });
+        } else if timeout.value > MAX_TIMER {
+            let value = timeout.value.to_string();
+            problems.error(&timeout.path, Fault::OutOfRange { value, low: floor, high: MAX_TIMER });
+        }
+        match timers.binary_search_by_key(&number, |(port, _)| *port) {
+            Ok(_) => {
+                let (value, at) = (port.value.to_string(), "nat64.timers.per-port-timeout".to_owned());
+                problems.error(&port.path, Fault::Duplicate { value, at });
+            }
+            Err(place) => timers.insert(place, (number, Duration::from_secs(timeout.value))),
         }
     }
     timers

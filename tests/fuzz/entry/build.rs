@@ -17,6 +17,9 @@ pub enum Flow {
 const LENGTHS: [usize; 16] = [0, 1, 2, 8, 9, 56, 100, 512, 1180, 1212, 1220, 1232, 1252, 1400, 1452, 3000];
 const HOPS: [u8; 8] = [64, 255, 2, 1, 0, 63, 128, 3];
 
+/// Sequence number of every TCP segment.
+pub const SEQ: [u8; 4] = [1, 2, 3, 4];
+
 /// The transport of a flow, without checksum.
 pub fn transport(flow: Flow, is_v6: bool, payload: &[u8]) -> (u8, Vec<u8>) {
     let mut out = Vec::with_capacity(20 + payload.len());
@@ -24,7 +27,8 @@ pub fn transport(flow: Flow, is_v6: bool, payload: &[u8]) -> (u8, Vec<u8>) {
         Flow::Tcp { src, dst, flags } => {
             out.extend(src.to_be_bytes());
             out.extend(dst.to_be_bytes());
-            out.extend([1, 2, 3, 4, 5, 6, 7, 8, 0x50, flags, 0x40, 0, 0, 0, 0, 0]);
+            out.extend(SEQ);
+            out.extend([5, 6, 7, 8, 0x50, flags, 0x40, 0, 0, 0, 0, 0]);
             naive::TCP
         }
         Flow::Udp { src, dst } => {

@@ -82,6 +82,19 @@ pub fn fragments(data: &[u8]) {
     }
 }
 
+/// Of the pattern that datagrams are filled with, bytes.
+const PERIOD: usize = 13 * 16;
+/// Tells places in a datagram apart; the TCP data offset makes sense in whatever lies at the front.
+const PATTERN: [u8; PERIOD + 1480] = {
+    let mut pattern = [0; PERIOD + 1480];
+    let mut i = 0;
+    while i < pattern.len() {
+        pattern[i] = 0x50 ^ ((i / 13) as u8 & 0x0f);
+        i += 1;
+    }
+    pattern
+};
+
 /// A fragment of one of a few datagrams, mostly cut where others are; or any bytes.
 fn piece(data: &mut Bytes<'_>) -> Vec<u8> {
     let kind = data.byte();
@@ -103,8 +116,10 @@ fn piece(data: &mut Bytes<'_>) -> Vec<u8> {
     let len = if kind & 16 == 0 { unit } else { usize::from(data.byte()) };
     let more = kind & 32 == 0;
     let salt = if kind & 64 == 0 { 0 } else { data.byte() };
-    // The TCP data offset must make sense in whatever lies at the front.
-    let payload: Vec<u8> = (0..len).map(|i| 0x50 ^ (((offset + i) / 13) as u8 & 0x0f) ^ salt).collect();
+    let mut payload = PATTERN[offset % PERIOD..][..len].to_vec();
+    if salt != 0 {
+        payload.iter_mut().for_each(|b| *b ^= salt);
+    }
     let hops = 60 + (kind >> 5 & 1);
     let whole = build::ip(src, dst, hops, protocol, &[]);
     let Ok(ip) = naive::read(&whole, true) else { return whole };
@@ -229,7 +244,8 @@ impl Model {
             if set.total != Some(bytes) {
                 return (Joined::Waiting, None);
             }
-            let whole = set.pieces.values().flatten().copied().collect();
+            let pieces: Vec<&[u8]> = set.pieces.values().map(Vec::as_slice).collect();
+            let whole = pieces.concat();
             self.sets.remove(&key);
             return (Joined::Whole { held }, Some(whole));
         };

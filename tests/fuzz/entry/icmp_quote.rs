@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 
 use sampan::nat64::settings::SessionRow;
+use sampan::verdict::DropReason;
 use sampan::wire::packet::Offload;
 use sampan::xlat::FlowPair;
 
@@ -98,6 +99,13 @@ impl Bench {
                 assert_eq!(src, Ok(kept), "D-57, D-58");
             }
             ([], None) => {}
+            // RFC 5927 §4.1: of TCP only the client's SYN is on its way.
+            ([], Some((error, _))) if error.quoted.protocol == naive::TCP => {
+                let not_in_flight = DropReason::NotInFlight as usize;
+                assert_eq!(after.drops[not_in_flight], before.drops[not_in_flight] + 1);
+                let seq = &error.quote[error.quoted.l4 + 4..error.quoted.l4 + 8];
+                assert!(error.ip.is_v6() || *seq != build::SEQ, "an error about the client's SYN is refused");
+            }
             ([], Some((error, _))) => {
                 panic!("{}/{} was not translated: {input:02x?}", error.kind, error.code)
             }

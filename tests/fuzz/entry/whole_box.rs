@@ -63,7 +63,13 @@ fn settings_from(data: &mut Bytes<'_>) -> Settings {
 fn filtering(look: u8) -> Filtering {
     let filter =
         |bit: u8| if look & bit == 0 { Filter::EndpointIndependent } else { Filter::AddressDependent };
-    Filtering { tcp: filter(1), udp: filter(1), icmp: filter(2), drop_external_tcp: look & 4 != 0 }
+    Filtering {
+        tcp: filter(1),
+        udp: filter(1),
+        icmp: filter(2),
+        drop_external_tcp: look & 4 != 0,
+        ..Filtering::default()
+    }
 }
 
 struct Run<'a> {
@@ -99,7 +105,8 @@ impl Run<'_> {
             9 => {
                 let steps = [1, 100, 1_900, 2_100, 7_000, 61_000, 121_000, 241_000, 301_000, 7_201_000];
                 let time = Duration::from_millis(self.data.one_of(&steps));
-                self.gateway.advance(time);
+                let told = self.gateway.advance(time);
+                self.remember(&told);
             }
             10 => {
                 let packet = self.hairpin();
@@ -337,16 +344,18 @@ impl Run<'_> {
     /// All time passes; then there must be nothing left.
     fn end(mut self) {
         self.judge.tables(&self.gateway);
-        // Fragments wait two seconds; an established session that is over has a last chance of four minutes.
-        self.gateway.advance(Duration::from_secs(3));
+        // Fragments wait two seconds, SYNs six; an established session that is over has a last chance of four minutes.
+        let told = self.gateway.advance(Duration::from_secs(7));
+        self.remember(&told);
         for _ in 0..3 {
             let longest = self.gateway.session_rows().iter().map(|row| row.expires_s).max();
-            self.gateway.advance(Duration::from_secs(longest.map_or(0, |s| s + 1)));
+            let told = self.gateway.advance(Duration::from_secs(longest.map_or(0, |s| s + 1)));
+            self.remember(&told);
         }
         assert_eq!(self.gateway.session_rows(), [], "sessions left");
         assert_eq!(self.gateway.bib_rows(), [], "bindings left");
         assert_eq!(self.gateway.subscribers(), 0, "subscribers left");
         assert_eq!(self.gateway.pool().usage().1, 0, "port blocks left");
-        assert_eq!(self.gateway.totals().held, 0, "fragments left");
+        assert_eq!(self.gateway.totals().held, 0, "fragments or SYNs left");
     }
 }

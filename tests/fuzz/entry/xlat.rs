@@ -178,7 +178,7 @@ pub fn xlat_4to6(data: &[u8]) {
         Ok(plan) => plan,
         Err(refusal) => {
             let mut out = PacketBuf::new();
-            let built = refusal.notice.is_some_and(|n| icmp_error::build4(n, &view, &packet, T, &mut out));
+            let built = refusal.notice.is_some_and(|n| icmp_error::build4(n, &view, &packet, T, 7, &mut out));
             return refused(&untouched, &setup, refusal, built.then_some(out), view.ttl);
         }
     };
