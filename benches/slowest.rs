@@ -182,7 +182,7 @@ fn to_v6(data: &[u8]) -> Box<dyn FnMut()> {
                 }
             }
             Err(refusal) => {
-                refusal.notice.map(|n| icmp_error::build4(n, &view, &packet, T, &mut out[0]));
+                refusal.notice.map(|n| icmp_error::build4(n, &view, &packet, T, 7, &mut out[0]));
             }
         }
         black_box((packet.bytes(), out[0].bytes()));

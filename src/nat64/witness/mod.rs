@@ -128,7 +128,8 @@ impl Segment {
     /// Reads the segment of a packet whose transport header begins at `l4`; `None` when it is not TCP.
     #[inline]
     pub fn read(payload: &Payload, packet: &[u8], l4: usize) -> Option<Self> {
-        let Payload::Tcp(Tcp { flags, header_len, .. }) = *payload else { return None };
+        let Payload::Tcp(Tcp { flags, .. }) = *payload else { return None };
+        let header_len = payload.header_len();
         let tcp = packet.get(l4..)?;
         let &[_, _, _, _, s0, s1, s2, s3, a0, a1, a2, a3, _, _, w0, w1, ..] = tcp.first_chunk::<20>()?;
         let options = tcp.get(20..header_len).filter(|_| flags.has(TcpFlags::SYN));
