@@ -77,7 +77,11 @@ pub(super) fn bib(context: &Context, matches: &ArgMatches) -> Outcome {
             protocol(row.protocol),
             endpoint(row.src6.into(), row.src6_port),
             endpoint(row.src4.into(), row.src4_port),
-            row.sessions.to_string(),
+            if row.is_static {
+                format!("{} ({})", row.sessions, Word::Static.say(context.lang))
+            } else {
+                row.sessions.to_string()
+            },
             unit(row.unit.as_deref()),
             row.worker.to_string(),
         ]
@@ -119,7 +123,7 @@ fn list<T: Serialize + DeserializeOwned>(
     table: &str,
     header: &[Word],
     right: &[bool],
-    cells: fn(&T) -> Vec<String>,
+    cells: impl Fn(&T) -> Vec<String> + Copy,
 ) -> Outcome {
     let limit = match matches.get_one::<u32>("limit") {
         _ if matches.get_flag("all") => usize::MAX,

@@ -114,6 +114,7 @@ texts! {
         LabelConfig en "config" vi "cấu hình";
         LabelDevice en "device" vi "thiết bị";
         LabelSessions en "sessions" vi "phiên";
+        Static en "static" vi "tĩnh";
         LabelSubscribers en "subscribers" vi "thuê bao";
         Blocks { leased: u64, blocks: u64, percent: u64 }
             en "{leased} of {blocks} blocks in use ({percent} %)"

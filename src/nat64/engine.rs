@@ -429,3 +429,22 @@ impl Units {
         self.prefixes.is_empty() || self.of(addr).is_some()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What issue and design allow for a session with a binding of its own: 160 bytes, the fixed parts left out.
+    #[test]
+    fn a_session_with_everything_takes_at_most_160_bytes() {
+        let count = 1 << 20;
+        let (sessions, bib) = (Sessions::new(count, 1), Bib::new(count, 2));
+        let bytes = (sessions.bytes() + bib.bytes()) as f64 / f64::from(count);
+        assert!(bytes <= 160.0, "{bytes}");
+        println!(
+            "{bytes:.1} bytes: {:.1} of sessions, witnesses and their index, {:.1} of bindings and theirs",
+            sessions.bytes() as f64 / f64::from(count),
+            bib.bytes() as f64 / f64::from(count)
+        );
+    }
+}

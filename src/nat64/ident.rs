@@ -54,7 +54,7 @@ mod tests {
     const T: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 
     #[test]
-    fn e18_no_reuse_among_workers_within_their_parts() {
+    fn e18_g26_no_reuse_among_workers_within_their_parts() {
         let mut seen = HashSet::new();
         for worker in 0..3 {
             let mut idents = Idents::new(worker, 3, 7);

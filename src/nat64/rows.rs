@@ -96,6 +96,7 @@ impl Engine {
                 src4: b.src4,
                 src4_port: b.port4,
                 sessions: b.sessions.into(),
+                is_static: b.is_static(),
                 unit: unit.map(str::to_owned),
                 worker: self.worker,
             })

@@ -405,6 +405,9 @@ pub struct BibRow {
     pub src4_port: u16,
     /// Number of sessions that use it.
     pub sessions: u32,
+    /// Whether the operator made it; then it does not go with its last session.
+    #[serde(default)]
+    pub is_static: bool,
     /// Unit of the client, if it belongs to one.
     pub unit: Option<String>,
     /// Worker that owns it.

@@ -216,6 +216,13 @@ impl PacketBuf {
         {
             return Err(DropReason::BadOffload);
         }
+        // The datagrams that it is cut into get lengths of their own; bytes behind the last would become part of it.
+        if matches!(self.offload.gso, Some(Gso { kind: GsoKind::Udp, .. }))
+            && let Some(&[hi, lo]) = self.bytes().get(l4 + 4..l4 + 6)
+            && usize::from(u16::from_be_bytes([hi, lo])) != self.len().saturating_sub(l4)
+        {
+            return Err(DropReason::BadOffload);
+        }
         Ok(())
     }
 }

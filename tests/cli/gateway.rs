@@ -127,6 +127,7 @@ impl Backend for Fake {
             src4: s.src4,
             src4_port: s.src4_port,
             sessions: 1,
+            is_static: false,
             unit: s.unit,
             worker: s.worker,
         };

@@ -74,7 +74,7 @@ fn data(len: usize) -> Vec<u8> {
 }
 
 #[test]
-fn e01_e05_e06_e21_both_directions_in_and_out_of_order() {
+fn e01_e05_e06_e21_g21_both_directions_in_and_out_of_order() {
     for mut gateway in Gateway::each(&settings()) {
         let t: SocketAddr = open_udp(&mut gateway, client(4000));
         let up = udp(client(4000), server6(&gateway, 53), &data(4000));

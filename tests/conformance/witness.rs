@@ -36,11 +36,11 @@ impl Flow {
     }
 
     /// A segment that seems to come from the server.
-    fn server_says(&self, flags: u8, seq: u32, ack: u32) -> Packet {
+    fn by_server(&self, flags: u8, seq: u32, ack: u32) -> Packet {
         numbered(tcp(server(80), self.t, flags, b""), seq, ack)
     }
 
-    fn client_says(&self, flags: u8, seq: u32, ack: u32) -> Packet {
+    fn by_client(&self, flags: u8, seq: u32, ack: u32) -> Packet {
         numbered(tcp(client(4000), server6(&self.gateway, 80), flags, b""), seq, ack)
     }
 
@@ -83,14 +83,14 @@ fn f45_o16_g24_a_forged_rst_is_translated_and_changes_nothing() {
         // Even numbers within the window: RFC 5961 §3.2 has the end answer those, not obey them.
         for seq in elsewhere().chain([ISN, ISN + 2, ISN + 1000, ISN - 1000]) {
             for flags in [RST, RST | ACK] {
-                flow.passes(&flow.server_says(flags, seq, ISN + 1));
-                flow.passes(&flow.client_says(flags, seq, ISN + 1));
+                flow.passes(&flow.by_server(flags, seq, ISN + 1));
+                flow.passes(&flow.by_client(flags, seq, ISN + 1));
             }
         }
         assert_eq!(flow.state(), before);
         // The idle flow outlives the TRANS timer.
         flow.gateway.advance(241 * SECOND);
-        flow.passes(&flow.server_says(ACK, ISN + 1, ISN + 1));
+        flow.passes(&flow.by_server(ACK, ISN + 1, ISN + 1));
         assert_eq!(flow.state(), ("ESTABLISHED".to_owned(), 7200));
     });
 }
@@ -98,17 +98,17 @@ fn f45_o16_g24_a_forged_rst_is_translated_and_changes_nothing() {
 #[test]
 fn f45_g24_a_true_rst_of_either_end_is_believed() {
     each(|mut flow| {
-        flow.passes(&flow.server_says(RST, ISN + 1, 0));
+        flow.passes(&flow.by_server(RST, ISN + 1, 0));
         assert_eq!(flow.state(), ("TRANS".to_owned(), 240));
     });
     each(|mut flow| {
-        flow.passes(&flow.client_says(RST | ACK, ISN + 1, ISN + 1));
+        flow.passes(&flow.by_client(RST | ACK, ISN + 1, ISN + 1));
         assert_eq!(flow.state(), ("TRANS".to_owned(), 240));
     });
     // One that follows data which the client has not acknowledged.
     each(|mut flow| {
         flow.passes(&tcp(server(80), flow.t, ACK | PSH, b"0123456789"));
-        flow.passes(&flow.server_says(RST, ISN + 11, 0));
+        flow.passes(&flow.by_server(RST, ISN + 11, 0));
         assert_eq!(flow.state().0, "TRANS");
     });
 }
@@ -119,20 +119,20 @@ fn f45_o16_forged_fins_and_syns_change_nothing() {
         flow.gateway.advance(100 * SECOND);
         let before = flow.state();
         for seq in elsewhere() {
-            flow.passes(&flow.server_says(FIN | ACK, seq, ISN + 1));
-            flow.passes(&flow.server_says(SYN, seq, 0));
-            flow.passes(&flow.server_says(SYN | ACK, seq, ISN + 1));
+            flow.passes(&flow.by_server(FIN | ACK, seq, ISN + 1));
+            flow.passes(&flow.by_server(SYN, seq, 0));
+            flow.passes(&flow.by_server(SYN | ACK, seq, ISN + 1));
             // Right number, but it acknowledges what was never sent.
-            flow.passes(&flow.server_says(FIN | ACK, ISN + 1, seq));
+            flow.passes(&flow.by_server(FIN | ACK, ISN + 1, seq));
             // No segment but SYN and RST is without acknowledgement.
-            flow.passes(&flow.server_says(FIN, ISN + 1, 0));
+            flow.passes(&flow.by_server(FIN, ISN + 1, 0));
         }
         assert_eq!(flow.state(), before);
     });
     each(|mut flow| {
         // The same of the client's side: half closed is half closed.
         for seq in elsewhere().filter(|seq| seq.wrapping_sub(ISN) > 1 << 17) {
-            flow.passes(&flow.client_says(FIN | ACK, seq, ISN + 1));
+            flow.passes(&flow.by_client(FIN | ACK, seq, ISN + 1));
         }
         assert_eq!(flow.state().0, "ESTABLISHED");
     });
@@ -144,17 +144,17 @@ fn f45_o11_forged_data_keeps_no_session_alive_and_brings_none_back() {
         for _ in 0..72 {
             flow.gateway.advance(100 * SECOND - TICK);
             for seq in elsewhere() {
-                flow.passes(&flow.server_says(ACK, seq, ISN + 1));
-                flow.passes(&flow.server_says(ACK, ISN + 1, seq));
+                flow.passes(&flow.by_server(ACK, seq, ISN + 1));
+                flow.passes(&flow.by_server(ACK, ISN + 1, seq));
             }
         }
         assert_eq!(flow.gateway.advance_telling(18 * SECOND).len(), 1, "the probe");
         assert_eq!(flow.state().0, "TRANS");
         for seq in elsewhere() {
-            flow.passes(&flow.server_says(ACK, seq, ISN + 1));
+            flow.passes(&flow.by_server(ACK, seq, ISN + 1));
         }
         assert_eq!(flow.state(), ("TRANS".to_owned(), 240));
-        flow.passes(&flow.server_says(ACK, ISN + 1, ISN + 1));
+        flow.passes(&flow.by_server(ACK, ISN + 1, ISN + 1));
         assert_eq!(flow.state().0, "ESTABLISHED");
     });
 }
@@ -165,10 +165,10 @@ fn f45_a_forged_syn_ack_opens_nothing_and_the_true_one_does() {
         let t = gateway.translate(&tcp(client(4000), server6(&gateway, 80), SYN, b"")).source();
         let mut flow = Flow { gateway, t };
         for seq in elsewhere() {
-            flow.passes(&flow.server_says(SYN | ACK, ISN, seq));
+            flow.passes(&flow.by_server(SYN | ACK, ISN, seq));
         }
         assert_eq!(flow.state(), ("V6_INIT".to_owned(), 240));
-        flow.passes(&flow.server_says(SYN | ACK, ISN, ISN + 1));
+        flow.passes(&flow.by_server(SYN | ACK, ISN, ISN + 1));
         assert_eq!(flow.state().0, "ESTABLISHED");
     }
 }
@@ -176,9 +176,9 @@ fn f45_a_forged_syn_ack_opens_nothing_and_the_true_one_does() {
 #[test]
 fn f42_f45_a_lucky_rst_leaves_time_in_which_data_brings_the_flow_back() {
     each(|mut flow| {
-        flow.passes(&flow.server_says(RST, ISN + 1, 0));
+        flow.passes(&flow.by_server(RST, ISN + 1, 0));
         flow.gateway.advance(239 * SECOND);
-        flow.passes(&flow.client_says(ACK | PSH, ISN + 1, ISN + 1));
+        flow.passes(&flow.by_client(ACK | PSH, ISN + 1, ISN + 1));
         assert_eq!(flow.state(), ("ESTABLISHED".to_owned(), 7200));
     });
 }
@@ -194,14 +194,14 @@ fn f45_a_long_transfer_keeps_the_window_where_the_ends_are() {
             flow.passes(&numbered(tcp(server(80), flow.t, ACK, &data), sent, ISN + 1));
             sent += 1200;
             if round % 2 == 0 {
-                flow.passes(&flow.client_says(ACK, ISN + 1, sent));
+                flow.passes(&flow.by_client(ACK, ISN + 1, sent));
             }
         }
-        flow.passes(&flow.client_says(ACK, ISN + 1, sent));
-        flow.passes(&flow.server_says(RST, start, 0));
-        flow.passes(&flow.server_says(RST, sent.wrapping_sub(1), 0));
+        flow.passes(&flow.by_client(ACK, ISN + 1, sent));
+        flow.passes(&flow.by_server(RST, start, 0));
+        flow.passes(&flow.by_server(RST, sent.wrapping_sub(1), 0));
         assert_eq!(flow.state().0, "ESTABLISHED");
-        flow.passes(&flow.server_says(RST, sent, 0));
+        flow.passes(&flow.by_server(RST, sent, 0));
         assert_eq!(flow.state().0, "TRANS");
     });
 }
@@ -268,7 +268,7 @@ fn d52_errors_do_not_end_a_session_that_is_nearly_over() {
         let told = flow.gateway.send(&complaint(&flow, 3, 1, 0, ISN + 1));
         // The error, and then the sweep's probe.
         assert_eq!(told.len(), 2);
-        flow.passes(&flow.client_says(ACK, ISN + 1, ISN + 1));
+        flow.passes(&flow.by_client(ACK, ISN + 1, ISN + 1));
         assert_eq!(flow.state().0, "ESTABLISHED");
     });
 }

@@ -172,7 +172,7 @@ fn b27_b29_traceroute_shows_real_hops_one_way_and_the_pool_the_other() {
 /// A link of the IPv6 network is narrower than the others: its router's "packet too big" reaches the IPv4 server from
 /// the pool, and the download goes on.
 #[test]
-fn b27_d33_path_mtu_discovery_from_ipv4_over_a_narrow_ipv6_link() {
+fn b27_d33_g20_path_mtu_discovery_from_ipv4_over_a_narrow_ipv6_link() {
     let lab = stateless(|options| {
         options.inside_routers = 2;
         options.mtus = vec![(Cable::Inside(1), 1300)];

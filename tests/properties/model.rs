@@ -43,7 +43,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
 
     #[test]
-    fn f04_f06_f15_f18_f19_f20_udp_bindings_and_sessions(
+    fn f04_f06_f10_f15_f18_f19_f20_udp_bindings_and_sessions(
         events in vec(event(), 1..80), by_address: bool, workers in 1u16..4,
     ) {
         let mut settings = settings();

@@ -351,3 +351,5 @@ fn interface_name(at: Option<&At<String>>, problems: &mut Problems) -> Option<St
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_inbound;

@@ -5,7 +5,7 @@ use crate::text::Lang;
 const MINIMAL: &str = "[[nat64.pool4]]\nprefix = \"198.51.100.0/28\"\n";
 
 /// `line path: code` of every problem, errors and warnings.
-fn problems(text: &str) -> Vec<String> {
+pub(super) fn problems(text: &str) -> Vec<String> {
     let found = match check(text) {
         Ok(checked) => checked.warnings,
         Err(found) => found,
@@ -15,7 +15,7 @@ fn problems(text: &str) -> Vec<String> {
 }
 
 /// Problems of `[nat64]` with the given lines in front of a good pool4 and one unit; line 1 is the first of `lines`.
-fn nat64(lines: &str) -> Vec<String> {
+pub(super) fn nat64(lines: &str) -> Vec<String> {
     problems(&format!(
         "nat64.pool4 = [{{ prefix = \"198.51.100.0/28\" }}]\nunit = [{{ name = \"a\", prefixes = [\"2001:db8:6::/64\"] }}]\n{lines}"
     ))

@@ -128,17 +128,16 @@ impl Segment {
     /// Reads the segment of a packet whose transport header begins at `l4`; `None` when it is not TCP.
     #[inline]
     pub fn read(payload: &Payload, packet: &[u8], l4: usize) -> Option<Self> {
-        let Payload::Tcp(Tcp { flags, .. }) = *payload else { return None };
-        let header_len = payload.header_len();
+        let Payload::Tcp(Tcp { flags, header_len, .. }) = *payload else { return None };
         let tcp = packet.get(l4..)?;
         let &[_, _, _, _, s0, s1, s2, s3, a0, a1, a2, a3, _, _, w0, w1, ..] = tcp.first_chunk::<20>()?;
-        let options = tcp.get(20..header_len).filter(|_| flags.has(TcpFlags::SYN));
+        let options = tcp.get(20..usize::from(header_len)).filter(|_| flags.has(TcpFlags::SYN));
         Some(Self {
             seq: u32::from_be_bytes([s0, s1, s2, s3]),
             ack: u32::from_be_bytes([a0, a1, a2, a3]),
             window: u16::from_be_bytes([w0, w1]),
             flags,
-            len: tcp.len().saturating_sub(header_len) as u32,
+            len: tcp.len().saturating_sub(usize::from(header_len)) as u32,
             scale: options.and_then(window_scale),
         })
     }
