@@ -13,6 +13,7 @@ use std::time::Instant as Clock;
 
 use sampan::nat64::engine::{Engine, Place, Sink};
 use sampan::nat64::pool4::Pool;
+use sampan::nat64::reassembly::Reassembly;
 use sampan::nat64::steer::Steering;
 use sampan::time::Instant;
 use sampan::verdict::{Sent, Settled};
@@ -26,7 +27,7 @@ mod entry;
 use entry::bytes::Bytes;
 use entry::icmp_quote::Bench;
 use entry::xlat::Setup;
-use entry::{build, gateway, wire_parse};
+use entry::{build, fragments, gateway, wire_parse};
 
 const X: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1);
 const Y: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x64, 0, 0, 0, 0xcb00, 0x7109);
@@ -42,20 +43,27 @@ fn main() {
     compare("xlat_4to6", &[&PLAIN, &plain4[..]].concat(), to_v6);
     // Any packet: the plain one belongs to the UDP session.
     compare("icmp_quote", &[&[7], &session_packet()[..]].concat(), through_engine);
+    // No limits, no time step, any bytes of this length.
+    compare_with("fragments", &[&[0, 0, 255, 64], &plain6[..]].concat(), slowest_step);
 }
 
 /// Times the plain input and each one of the corpus; `way` gives what an input does, ready to be done again and again.
 fn compare(target: &str, plain: &[u8], way: fn(&[u8]) -> Box<dyn FnMut()>) {
+    compare_with(target, plain, |data| nanos(&mut *way(data)));
+}
+
+/// The same where `time` knows how long an input takes, in nanoseconds.
+fn compare_with(target: &str, plain: &[u8], time: impl Fn(&[u8]) -> f64) {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(target);
     let mut files: Vec<_> = std::fs::read_dir(dir).unwrap().map(|f| f.unwrap().path()).collect();
     files.sort();
     assert!(files.len() >= 20, "{target} has {} inputs", files.len());
-    let base = nanos(&mut *way(plain));
-    let times = files.iter().map(|file| (nanos(&mut *way(&std::fs::read(file).unwrap())), file));
+    let base = time(plain);
+    let times = files.iter().map(|file| (time(&std::fs::read(file).unwrap()), file));
     let (slowest, file) = times.max_by(|a, b| a.0.total_cmp(&b.0)).unwrap();
     // Timed once more beside each other, so that a moment of bad luck is not the slowest input.
     let again = std::fs::read(file).unwrap();
-    let (base, slowest) = (base.min(nanos(&mut *way(plain))), slowest.min(nanos(&mut *way(&again))));
+    let (base, slowest) = (base.min(time(plain)), slowest.min(time(&again)));
     let name = file.file_name().unwrap().to_string_lossy();
     println!("{target} {} {base:.1} {slowest:.1} {name}", files.len());
 }
@@ -208,6 +216,34 @@ fn through_engine(data: &[u8]) -> Box<dyn FnMut()> {
         packet.offload = Offload::default();
         let _ = black_box(engine.handle(now, &mut packet, &mut Nowhere));
     })
+}
+
+/// The slowest packet of a sequence of fragments, each one at its best of many runs through a store.
+fn slowest_step(data: &[u8]) -> f64 {
+    let sequence = fragments::sequence(data);
+    let mut best = vec![f64::INFINITY; sequence.steps.len()];
+    let mut packet = PacketBuf::new();
+    for _ in 0..30 {
+        let mut store = Reassembly::new(sequence.limits, 7);
+        let mut now = Instant::from_secs(10);
+        for ((passes, bytes), best) in sequence.steps.iter().zip(&mut best) {
+            now = now + passes.unwrap_or_default();
+            while store.expire(now).is_some() {}
+            let begin = Clock::now();
+            packet.fill(black_box(bytes));
+            if let Ok(view) = packet.parse() {
+                let is_piece = match &view {
+                    View::V4(v) => v.fragment.is_some(),
+                    View::V6(v) => v.fragment.is_some(),
+                };
+                if is_piece {
+                    let _ = black_box(store.join(now, &view, &mut packet));
+                }
+            }
+            *best = best.min(begin.elapsed().as_nanos() as f64);
+        }
+    }
+    best.into_iter().fold(0.0, f64::max)
 }
 
 struct Nowhere;

@@ -184,6 +184,19 @@ mod tests {
         assert_eq!(prefix.extract("2001:db9:c000:221::".parse().unwrap()), None);
     }
 
+    #[test]
+    fn a03_a06_a_million_addresses_under_every_length() {
+        for len in [32, 40, 48, 56, 64, 96] {
+            let prefix = Pref64::new(Prefix6::covering("2001:db8:122:344::".parse().unwrap(), len)).unwrap();
+            // An odd stride meets every address in the end, the first million of them all over the space.
+            for i in 0..1_u32 << 20 {
+                let v4 = Ipv4Addr::from_bits(i.wrapping_mul(0x9e37_79b1));
+                let v6 = prefix.embed(v4);
+                assert!(prefix.extract(v6) == Some(v4) && v6.octets()[8] == 0, "{v4} is {v6} under /{len}");
+            }
+        }
+    }
+
     proptest::proptest! {
         #[test]
         fn a03_a06_reversible_with_octet_u_zero(bits: u32, which in 0usize..6) {

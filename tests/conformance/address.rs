@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::support::{Gateway, at, echo_request, ip, settings, udp};
 use crate::{CLIENT, client};
 
-const NON_GLOBAL: [&str; 14] = [
+const NON_GLOBAL: [&str; 15] = [
     "0.1.2.3",
     "10.1.2.3",
     "100.64.0.1",
@@ -19,6 +19,7 @@ const NON_GLOBAL: [&str; 14] = [
     "198.51.100.77",
     "203.0.113.5",
     "224.0.0.1",
+    "240.0.0.1",
     "255.255.255.255",
 ];
 

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::support::{Gateway, L4, Out, Packet, echo_reply, echo_request, ip, settings, udp};
+use crate::support::{Gateway, L4, Out, Packet, at, echo_reply, echo_request, ip, settings, udp};
 use crate::{CLIENT, SERVER, client, open_udp, server, server6};
 use sampan::wire::ipv6;
 
@@ -133,6 +133,24 @@ fn e18_what_was_put_together_gets_an_identification_of_its_own() {
 }
 
 #[test]
+fn e18_clients_behind_one_address_share_no_identification() {
+    let mut settings = settings();
+    settings.pool4.ranges[0].prefix = "198.51.100.1/32".parse().unwrap();
+    for mut gateway in Gateway::each(&settings) {
+        let mut seen = std::collections::HashSet::new();
+        // Up to 1260 bytes the next hop may cut them, so that their numbers matter (B-06).
+        for round in 0..300 {
+            for host in 1..=4_u16 {
+                let from = at(format!("2001:db8:1::{host:x}"), 4000);
+                let out = gateway.translate(&udp(from, server6(&gateway, 53), b"q"));
+                assert_eq!((out.src, out.df), (ip("198.51.100.1"), false));
+                assert!(seen.insert(out.id), "round {round}, host {host}: {} again", out.id);
+            }
+        }
+    }
+}
+
+#[test]
 fn c17_fragmented_udp_without_checksum_gets_one() {
     for mut gateway in Gateway::each(&settings()) {
         let t = open_udp(&mut gateway, client(4000));
@@ -167,13 +185,32 @@ fn e11_e13_overlaps_and_e03_the_time_limit() {
 }
 
 #[test]
+fn e03_they_wait_as_long_as_configured() {
+    let mut settings = settings();
+    settings.fragments.timeout = Duration::from_secs(7);
+    for mut gateway in Gateway::each(&settings) {
+        for last_at in [6_900, 7_000] {
+            let up = udp(client(4000), server6(&gateway, 53), &data(2000));
+            let pieces = pieces(&up, 1232, last_at);
+            let before = gateway.drops("fragment_timeout");
+            assert_eq!(send_all(&mut gateway, &pieces[..1]), []);
+            gateway.advance(Duration::from_millis(last_at.into()));
+            let in_time = last_at < 7_000;
+            assert_eq!(!send_all(&mut gateway, &pieces[1..]).is_empty(), in_time, "after {last_at} ms");
+            gateway.advance(Duration::from_secs(7));
+            assert_eq!(gateway.drops("fragment_timeout") - before, if in_time { 0 } else { 2 });
+        }
+    }
+}
+
+#[test]
 fn e24_fragments_that_never_complete_leave_no_state_and_are_not_stored_for_strangers() {
     for mut gateway in Gateway::each(&settings()) {
         let up = udp(client(4000), server6(&gateway, 53), &data(2000));
         assert_eq!(send_all(&mut gateway, &pieces(&up, 1232, 3)[1..]), []);
         gateway.advance(Duration::from_secs(2));
         assert!(gateway.is_empty());
-        let elsewhere = udp(client(4000), crate::at("2001:db8:99::1", 53), &data(2000));
+        let elsewhere = udp(client(4000), at("2001:db8:99::1", 53), &data(2000));
         assert_eq!(
             gateway.refuse_raw(pieces(&elsewhere, 1232, 3)[0].clone(), Default::default(), "not_pool6"),
             None

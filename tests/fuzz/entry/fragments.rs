@@ -15,8 +15,16 @@ use super::naive::{self, Ip};
 
 const STEPS: usize = 64;
 
+/// Limits of a store, and a sequence of time steps in front of packets.
+pub struct Sequence {
+    pub limits: Fragments,
+    /// Whether the store is so small that it runs full.
+    pub tiny: bool,
+    pub steps: Vec<(Option<Duration>, Vec<u8>)>,
+}
+
 /// Data: one byte of limits, then steps.
-pub fn fragments(data: &[u8]) {
+pub fn sequence(data: &[u8]) -> Sequence {
     let mut data = Bytes::new(data);
     let look = data.byte();
     // A store so small that it runs full is held to its books only; the model knows no chunks.
@@ -28,23 +36,31 @@ pub fn fragments(data: &[u8]) {
         pieces: [6, 24][usize::from(look >> 3 & 1)],
         timeout: Duration::from_secs(2),
     };
+    let mut steps = Vec::new();
+    while steps.len() < STEPS && !data.is_empty() {
+        let passes = data.once_in(12).then(|| Duration::from_millis(u64::from(data.byte()) * 20));
+        steps.push((passes, piece(&mut data)));
+    }
+    Sequence { limits, tiny, steps }
+}
+
+/// Data: as [`sequence`] reads it.
+pub fn fragments(data: &[u8]) {
+    let Sequence { limits, tiny, steps } = sequence(data);
     let mut store = Reassembly::new(limits, 7);
     let mut model = Model { limits, sets: BTreeMap::new() };
     let mut now = Instant::from_secs(10);
     let mut held = 0u32;
     let mut packet = PacketBuf::new();
-    for _ in 0..STEPS {
-        if data.is_empty() {
-            break;
-        }
-        if data.once_in(12) {
-            now = now + Duration::from_millis(u64::from(data.byte()) * 20);
+    for (passes, bytes) in steps {
+        if let Some(time) = passes {
+            now = now + time;
             while let Some(lost) = store.expire(now) {
                 held -= lost;
             }
             model.expire(now);
         }
-        packet.fill(&piece(&mut data));
+        packet.fill(&bytes);
         let Ok(view) = packet.parse() else { continue };
         let ip = match naive::read(packet.bytes(), true) {
             Ok(ip) => ip,
