@@ -113,9 +113,10 @@ impl Engine {
         };
         session.deadline = wheel::deadline(now, lifetime);
         let (bib, peer, protocol) = (session.bib, session.dst4, session.protocol);
-        let Some(sessions) = self.bib.get(bib).and_then(|b| b.sessions.checked_add(1)) else {
+        if self.bib.get(bib).is_none_or(|b| b.sessions == u16::MAX) {
             return Err(DropReason::TableFull);
-        };
+        }
+        // May end another session of the same binding to make room.
         self.admit(now, bib, session.waits)?;
         if let Some(permissions) = &mut self.permissions
             && !permissions.add(bib, peer)
@@ -131,7 +132,7 @@ impl Engine {
             return Err(DropReason::TableFull);
         };
         if let Some(binding) = self.bib.get_mut(bib) {
-            binding.sessions = sessions;
+            binding.sessions += 1;
         }
         self.counts[protocol as usize] += 1;
         self.wheel.add(&mut self.sessions, slot);

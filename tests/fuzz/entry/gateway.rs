@@ -209,6 +209,11 @@ impl Gateway {
         self.workers.iter().map(|w| w.engine().subscribers()).sum()
     }
 
+    /// Unanswered sessions that gave way to others, of all workers.
+    pub fn evicted(&self) -> u64 {
+        self.workers.iter().map(|w| w.engine().evicted()).sum()
+    }
+
     /// Gives every worker a change, through its mailbox as the daemon does.
     pub fn change(&mut self, change: &Change) {
         if let Change::Pool4(ranges) = change {
