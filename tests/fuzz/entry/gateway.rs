@@ -191,17 +191,21 @@ impl Gateway {
         &self.pool
     }
 
+    /// All sessions; SYNs that wait have a row too, behind them, but are no sessions of anybody yet.
     pub fn session_rows(&self) -> Vec<SessionRow> {
-        let now = self.now;
-        let all =
-            |w: &Worker<MemDevice>| w.engine().session_rows(now, &RowFilter::default(), 0, usize::MAX).0;
-        // SYNs that wait have a row, but are no sessions of anybody yet.
-        self.workers.iter().flat_map(all).filter(|row| !row.src6.is_unspecified()).collect()
+        let own = |w: &Worker<MemDevice>| {
+            let count = w.engine().session_counts().iter().sum::<u32>() as usize;
+            w.engine().session_rows(self.now, &RowFilter::default(), 0, count).0
+        };
+        self.workers.iter().flat_map(own).collect()
     }
 
     pub fn bib_rows(&self) -> Vec<BibRow> {
-        let all = |w: &Worker<MemDevice>| w.engine().bib_rows(&RowFilter::default(), 0, usize::MAX).0;
-        self.workers.iter().flat_map(all).collect()
+        let own = |w: &Worker<MemDevice>| {
+            let count = w.engine().binding_counts().iter().sum::<u32>() as usize;
+            w.engine().bib_rows(&RowFilter::default(), 0, count).0
+        };
+        self.workers.iter().flat_map(own).collect()
     }
 
     /// Subscribers of all workers.

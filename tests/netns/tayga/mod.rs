@@ -282,7 +282,7 @@ impl Translator {
 fn sampan_config(files: &Path) -> String {
     let mut text = format!(
         "[siit]\nprefix = \"{PREFIX}/{PREFIX_LEN}\"\nworkers = 1\nicmp6-pool4 = [\"{OWN4}\"]\nicmp6-source = \"{OWN6}\"\n\
-         icmp-errors-per-second = 1000000\nmtu4 = {MTU}\nmtu6 = {MTU}\n\
+         icmp-errors-per-second = 1000000\nmss-clamp = false\nmtu4 = {MTU}\nmtu6 = {MTU}\n\
          [admin]\nsocket = \"{}\"\n[tun]\nname = \"{DEVICE}\"\n[log]\nlevel = \"error\"\n",
         files.join("admin.sock").display()
     );
