@@ -105,6 +105,8 @@ impl Stand {
         options.clients = 1;
         options.outside_routers = 0;
         options.workers = (case == Case::Sampan1).then_some(1);
+        // One client makes the connections of many.
+        options.nat64_extra = "ports = { max-blocks = 0 }\n".into();
         let lab = Lab::up(options)?;
         if case == Case::Tayga {
             masquerade(&lab)?;
