@@ -44,7 +44,7 @@ use crate::xlat::mss;
 /// How long an idle worker sleeps before it looks at its timers.
 const NAP: Duration = Duration::from_millis(250);
 /// How long a worker lets packets of a bulk flow gather. Adds this much to the delay of flows that share the worker.
-const PAUSE: Duration = Duration::from_micros(250);
+const PAUSE: Duration = Duration::from_micros(200);
 
 /// Runs the gateway until it is told to stop.
 pub fn run(plan: Plan, config: &Path) -> Result<(), StartError> {

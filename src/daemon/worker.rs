@@ -21,7 +21,7 @@ use crate::wire::packet::PacketBuf;
 /// Packets worked off before anything else gets a turn.
 const BATCH: usize = 64;
 /// Packets read before the first of them is written: the receiver of a burst then stays awake through it.
-const READ: usize = 16;
+const READ: usize = 32;
 /// Bytes of one turn from which on a flow is bulk.
 const BULK: usize = 30_000;
 /// Sessions looked at in one turn because their time may be over.
