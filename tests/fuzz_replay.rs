@@ -46,6 +46,11 @@ fn fragments() {
 }
 
 #[test]
+fn stateless() {
+    replay("stateless");
+}
+
+#[test]
 fn whole_box() {
     replay("whole_box");
 }

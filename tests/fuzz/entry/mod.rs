@@ -14,6 +14,7 @@ pub mod judge;
 pub mod judge_error;
 pub mod judge_piece;
 pub mod naive;
+pub mod stateless;
 pub mod whole_box;
 pub mod wire_parse;
 pub mod xlat;
@@ -21,11 +22,12 @@ pub mod xlat;
 type Entry = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Entry); 6] = [
+pub const TARGETS: [(&str, Entry); 7] = [
     ("wire_parse", wire_parse::wire_parse),
     ("xlat_6to4", xlat::xlat_6to4),
     ("xlat_4to6", xlat::xlat_4to6),
     ("icmp_quote", icmp_quote::icmp_quote),
     ("fragments", fragments::fragments),
+    ("stateless", stateless::stateless),
     ("whole_box", whole_box::whole_box),
 ];
