@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use sampan::daemon::counters::Totals;
 use sampan::verdict::DropReason;
 use support::Gateway;
+use support::campaign::{self, number};
 use support::traffic::{Traffic, judge, judge_headers};
 
 /// Packets between two looks at what came out.
@@ -52,10 +53,7 @@ fn main() -> ExitCode {
     }
     let report = report(&result, seed, start.elapsed());
     let share = result.totals.translated as f64 / result.packets.max(1) as f64;
-    println!("{report}");
-    if let Ok(file) = std::env::var("SAMPAN_REPORT") {
-        std::fs::write(file, report).unwrap();
-    }
+    campaign::report(&report);
     if result.faults.is_empty() && share >= SHARE && result.totals.closes() {
         ExitCode::SUCCESS
     } else {
@@ -107,10 +105,6 @@ fn check_empty(gateway: &Gateway, result: &mut Result) {
             gateway.blocks()
         ));
     }
-}
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
 }
 
 /// The figures as members of a JSON object.

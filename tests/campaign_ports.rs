@@ -21,6 +21,7 @@ use sampan::nat64::policy::{Assignment, PortPolicy, Quota, Quotas};
 use sampan::nat64::pool4::Pool;
 use sampan::nat64::settings::{Key, Pool4Range, Protocol, Settings, Unit};
 use sampan::wire::packet::Offload;
+use support::campaign::{self, number};
 use support::packet::SYN;
 use support::{Gateway, at, echo_request, ip, settings, tcp, udp};
 
@@ -65,15 +66,8 @@ fn main() -> ExitCode {
         format!("\"keys\": [\n    {}\n  ]", rows.join(",\n    ")),
     ]
     .join(",\n  ");
-    println!("{report}");
-    if let Ok(file) = std::env::var("SAMPAN_REPORT") {
-        std::fs::write(file, report).unwrap();
-    }
+    campaign::report(&report);
     if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
 }
 
 /// What was found for one key.

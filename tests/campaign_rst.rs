@@ -18,7 +18,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use sampan::nat64::settings::RowFilter;
-use support::packet::{ACK, PSH, RST, SYN};
+use support::campaign::{self, number};
+use support::packet::{ACK, PSH, RST, SYN, numbered};
 use support::traffic::Rng;
 use support::{Gateway, L4, Packet, at, error, ip, settings, tcp};
 
@@ -84,23 +85,8 @@ fn main() -> ExitCode {
         format!("\"seconds\": {:.1}", start.elapsed().as_secs_f64()),
     ]
     .join(",\n  ");
-    println!("{report}");
-    if let Ok(file) = std::env::var("SAMPAN_REPORT") {
-        std::fs::write(file, report).unwrap();
-    }
+    campaign::report(&report);
     if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
-}
-
-/// The segment with these numbers.
-fn numbered(mut packet: Packet, new_seq: u32, new_ack: u32) -> Packet {
-    if let L4::Tcp { seq, ack, .. } = &mut packet.l4 {
-        (*seq, *ack) = (new_seq, new_ack);
-    }
-    packet
 }
 
 impl Run {

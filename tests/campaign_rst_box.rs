@@ -9,6 +9,8 @@
 //! the figures.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on shall say where")]
 
+#[path = "support/campaign.rs"]
+mod campaign;
 #[path = "support/forge.rs"]
 mod forge;
 #[path = "support/packet.rs"]
@@ -27,6 +29,7 @@ use sampan::lab::Translator;
 use sampan::lab::plan::SERVER;
 use serde_json::Value;
 
+use campaign::number;
 use forge::{Forger, router};
 use packet::{ACK, L4, Packet, RST, error, tcp};
 use support::TestLab;
@@ -84,15 +87,8 @@ fn main() -> ExitCode {
         format!("\"seconds\": {:.0}", start.elapsed().as_secs_f64()),
     ]
     .join(",\n  ");
-    println!("{report}");
-    if let Ok(file) = std::env::var("SAMPAN_REPORT") {
-        std::fs::write(file, report).unwrap();
-    }
+    campaign::report(&report);
     if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
 }
 
 /// Xorshift: good enough to guess with.

@@ -9,12 +9,14 @@ use crate::addr::is_non_global;
 use crate::time::Instant;
 use crate::verdict::DropReason;
 use crate::wire::checksum::{Sum, pseudo6};
-use crate::wire::icmp::{self, Icmp, QuotedFlow};
+use crate::wire::icmp::{self, QuotedFlow};
 use crate::wire::ipv4::View4;
 use crate::wire::ipv6::View6;
-use crate::wire::l4::{self, Payload};
+use crate::wire::l4::{self};
 use crate::wire::packet::PacketBuf;
-use crate::xlat::icmp::{Head, Mtus, Outer, body4, body6, error_to_v4, error_to_v6, head_to_v4, head_to_v6};
+use crate::xlat::icmp::{
+    Mtus, Outer, body4, body6, error_to_v4, error_to_v6, head_and_message, head_to_v4, head_to_v6,
+};
 use crate::xlat::{FlowPair, Refusal};
 
 impl Engine {
@@ -147,17 +149,6 @@ impl Engine {
 
     const fn mtus(&self) -> Mtus {
         Mtus { v6: self.settings.mtu.v6, v4: self.settings.mtu.v4 }
-    }
-}
-
-fn head_and_message(payload: Payload, l4: usize, packet: &PacketBuf) -> Result<(Head, &[u8]), Refusal> {
-    match payload {
-        Payload::Icmp(Icmp::Error { kind, code, rest }) => {
-            Ok((Head { kind, code, rest }, packet.bytes().get(l4..).unwrap_or(&[])))
-        }
-        Payload::Icmp(_) | Payload::Tcp(_) | Payload::Udp(_) | Payload::Fragment | Payload::Other(_) => {
-            Err(DropReason::IcmpType.into())
-        }
     }
 }
 

@@ -133,7 +133,7 @@ impl Engine {
         if key.protocol == Protocol::Tcp {
             let flags = segment.map_or(TcpFlags::default(), |s| s.flags);
             // A SYN-ACK that answers nothing is no opening, but what comes back from a forged SYN elsewhere.
-            let opens = flags.has(TcpFlags::SYN) && !flags.has(TcpFlags::RST | TcpFlags::ACK);
+            let opens = flags.opens();
             if opens && filtering.drop_external_tcp {
                 return Err(DropReason::Filtered.into());
             }
@@ -172,11 +172,7 @@ impl Engine {
             peer_port: key.peer_port,
         };
         let (state, lifetime) = match (key.protocol, segment) {
-            (Protocol::Tcp, Some(s))
-                if s.flags.has(TcpFlags::SYN) && !s.flags.has(TcpFlags::RST | TcpFlags::ACK) =>
-            {
-                (State::V4Init, Lifetime::TransOpen)
-            }
+            (Protocol::Tcp, Some(segment)) if segment.flags.opens() => (State::V4Init, Lifetime::TransOpen),
             // F-44: it passes, and leaves nothing behind.
             (Protocol::Tcp, _) => {
                 let session = Session::new(key.protocol, binding.pool6, &flow, State::Trans, bib);

@@ -178,11 +178,7 @@ impl Engine {
         let bib = self.bib.find6(key.protocol, key.src6, key.port6);
         let (state, lifetime) = match (key.protocol, segment.map_or(TcpFlags::default(), |s| s.flags)) {
             // RFC 6146 §3.5.2.2: in CLOSED only a SYN from the inside makes a session.
-            (Protocol::Tcp, flags)
-                if !flags.has(TcpFlags::SYN) || flags.has(TcpFlags::RST | TcpFlags::ACK) =>
-            {
-                return self.stray6(view, key, bib);
-            }
+            (Protocol::Tcp, flags) if !flags.opens() => return self.stray6(view, key, bib),
             (Protocol::Tcp, _) => (State::V6Init, Lifetime::TransOpen),
             (Protocol::Udp, _) => (State::Active, Lifetime::Udp),
             (Protocol::Icmp, _) => (State::Active, Lifetime::Icmp),

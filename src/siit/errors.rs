@@ -6,13 +6,15 @@ use super::{Siit, Turn, sent};
 use crate::nat64::engine::Sink;
 use crate::verdict::{DropReason, Sent, Verdict};
 use crate::wire::checksum::{Sum, pseudo6};
-use crate::wire::icmp::{self, Icmp, QuotedFlow};
+use crate::wire::icmp::{self, QuotedFlow};
 use crate::wire::ipv4::View4;
 use crate::wire::ipv6::View6;
-use crate::wire::l4::{self, Payload};
+use crate::wire::l4::{self};
 use crate::wire::packet::PacketBuf;
 use crate::xlat::eam::Home;
-use crate::xlat::icmp::{Head, Outer, body4, body6, error_to_v4, error_to_v6, head_to_v4, head_to_v6};
+use crate::xlat::icmp::{
+    Outer, body4, body6, error_to_v4, error_to_v6, head_and_message, head_to_v4, head_to_v6,
+};
 use crate::xlat::{FlowPair, Refusal, interface_info};
 
 impl Siit {
@@ -145,17 +147,6 @@ impl Siit {
         error_to_v6(&outer, new_head, body, &quote, &flow, out);
         std::mem::swap(packet, out);
         Ok(sent(sink.send(packet, Sent::Translated)))
-    }
-}
-
-fn head_and_message(payload: Payload, l4: usize, packet: &PacketBuf) -> Result<(Head, &[u8]), Refusal> {
-    match payload {
-        Payload::Icmp(Icmp::Error { kind, code, rest }) => {
-            Ok((Head { kind, code, rest }, packet.bytes().get(l4..).unwrap_or(&[])))
-        }
-        Payload::Icmp(_) | Payload::Tcp(_) | Payload::Udp(_) | Payload::Fragment | Payload::Other(_) => {
-            Err(DropReason::IcmpType.into())
-        }
     }
 }
 

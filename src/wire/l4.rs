@@ -61,6 +61,12 @@ impl TcpFlags {
     pub const fn has(self, bits: u8) -> bool {
         self.0 & bits != 0
     }
+
+    /// Whether this asks for a new connection: SYN alone. A SYN-ACK answers, and a RST ends whatever else it says.
+    #[inline]
+    pub const fn opens(self) -> bool {
+        self.has(Self::SYN) && !self.has(Self::RST | Self::ACK)
+    }
 }
 
 /// The fields of a UDP header.

@@ -10,10 +10,10 @@ use super::icmp_error::{MAX_ERROR4, MAX_ERROR6};
 use crate::verdict::DropReason;
 use crate::wire::checksum::{self, Sum, pseudo6};
 use crate::wire::fragment;
-use crate::wire::icmp::{HEADER, Quote, QuotedFlow, v4, v6};
+use crate::wire::icmp::{HEADER, Icmp, Quote, QuotedFlow, v4, v6};
 use crate::wire::ipv4::{self, Header4};
 use crate::wire::ipv6::{self, Header6};
-use crate::wire::l4;
+use crate::wire::l4::{self, Payload};
 use crate::wire::packet::PacketBuf;
 
 /// Type, code and bytes 4–7 of an ICMP error.
@@ -25,6 +25,22 @@ pub struct Head {
     pub code: u8,
     /// Bytes 4–7 as one number: MTU, pointer or RFC 4884 length.
     pub rest: u32,
+}
+
+/// The fixed part of the ICMP error in `packet`, whose transport begins at `l4`, and the whole message.
+pub fn head_and_message(
+    payload: Payload,
+    l4: usize,
+    packet: &PacketBuf,
+) -> Result<(Head, &[u8]), DropReason> {
+    match payload {
+        Payload::Icmp(Icmp::Error { kind, code, rest }) => {
+            Ok((Head { kind, code, rest }, packet.bytes().get(l4..).unwrap_or(&[])))
+        }
+        Payload::Icmp(_) | Payload::Tcp(_) | Payload::Udp(_) | Payload::Fragment | Payload::Other(_) => {
+            Err(DropReason::IcmpType)
+        }
+    }
 }
 
 /// Link MTUs that cap what a translated Packet Too Big says, in bytes.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use sampan::nat64::settings::RowFilter;
 
-use crate::support::packet::{ACK, FIN, ISN, PSH, RST, SYN};
-use crate::support::{Gateway, L4, Packet, at, error, ip, settings, tcp, udp};
+use crate::support::packet::{ACK, FIN, ISN, PSH, RST, SYN, numbered};
+use crate::support::{Gateway, Packet, at, error, ip, settings, tcp, udp};
 use crate::{client, forwarded, seen6, server, server6};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -55,13 +55,6 @@ impl Flow {
         let out = self.gateway.translate(packet);
         assert_eq!(out, forwarded(packet, to.0, to.1).id(out.id));
     }
-}
-
-/// The same segment with other numbers.
-fn numbered(mut packet: Packet, new_seq: u32, new_ack: u32) -> Packet {
-    let L4::Tcp { seq, ack, .. } = &mut packet.l4 else { panic!("{packet:?}") };
-    (*seq, *ack) = (new_seq, new_ack);
-    packet
 }
 
 /// Numbers that are not where the ends are.

@@ -1,6 +1,7 @@
 //! What the integration tests share: packets built and judged by etherparse, and a gateway without a kernel.
 #![allow(dead_code, unused_imports, reason = "each test target uses its own part of this module")]
 
+pub mod campaign;
 pub mod device;
 pub mod gateway;
 pub mod packet;

@@ -137,6 +137,13 @@ pub fn tcp(src: SocketAddr, dst: SocketAddr, flags: u8, data: &[u8]) -> Packet {
     Packet::new(src.ip(), dst.ip(), l4)
 }
 
+/// The same segment with other numbers.
+pub fn numbered(mut packet: Packet, new_seq: u32, new_ack: u32) -> Packet {
+    let L4::Tcp { seq, ack, .. } = &mut packet.l4 else { panic!("{packet:?}") };
+    (*seq, *ack) = (new_seq, new_ack);
+    packet
+}
+
 pub fn echo_request(src: IpAddr, dst: IpAddr, id: u16, data: &[u8]) -> Packet {
     Packet::new(src, dst, L4::Echo { reply: false, id, seq: 7, data: data.to_vec() })
 }

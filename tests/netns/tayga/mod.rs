@@ -9,6 +9,8 @@
 //! Environment: `SAMPAN_TAYGA_PACKETS` how many (small, on every push), `SAMPAN_SEED` from where (1),
 //! `SAMPAN_REPORT` a file for the figures; `tests/campaign tayga` sets them.
 
+#[path = "../../support/campaign.rs"]
+mod campaign;
 mod errors;
 mod explain;
 mod generate;
@@ -45,8 +47,8 @@ const MARK: &[u8] = b"sampan beside tayga ";
 
 #[test]
 fn stateless_translation_is_that_of_tayga_but_for_known_differences() {
-    let wanted = number("SAMPAN_TAYGA_PACKETS", SMALL);
-    let seed = number("SAMPAN_SEED", 1) as u64;
+    let wanted = campaign::number("SAMPAN_TAYGA_PACKETS", SMALL as u64) as usize;
+    let seed = campaign::number("SAMPAN_SEED", 1);
     let began = Instant::now();
     let mut pair = Pair::up();
     let mut cases = cases(seed);
@@ -71,10 +73,7 @@ fn stateless_translation_is_that_of_tayga_but_for_known_differences() {
         "explanations_not_needed": idle,
         "unexplained": tally.unexplained,
     });
-    if let Ok(file) = std::env::var("SAMPAN_REPORT") {
-        fs::write(file, format!("{report:#}")).unwrap();
-    }
-    println!("{report:#}");
+    campaign::report(&format!("{report:#}"));
     assert!(tally.unexplained.is_empty(), "{}", tally.unexplained.join("\n"));
     assert!(idle.is_empty(), "explained differences that no longer occur: {idle:?}");
     // A comparison of nothing would find no difference either.
@@ -302,8 +301,4 @@ fn tayga_config() -> String {
         text.push_str(&format!("map {ipv4} {ipv6}\n"));
     }
     text
-}
-
-fn number(name: &str, default: usize) -> usize {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
 }
