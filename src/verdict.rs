@@ -94,6 +94,7 @@ drop_reasons! {
     SourceNotMapped "source_not_mapped" "source address without an IPv4 counterpart (RFC 7915 6)",
     NonGlobal "non_global" "non-global IPv4 under the well-known prefix (RFC 6052 3.1)",
     NotAllowed "not_allowed" "non-global IPv4 destination that no allow list names",
+    OwnAddress "own_address" "IPv4 destination that is an address of the gateway itself",
     HopLimit "hop_limit" "hop limit or TTL used up",
     PacketTooBig "packet_too_big" "too big for the next hop and may not be cut; the sender was told",
     SegmentTooBig "segment_too_big" "a segment of a super-packet is too big for the next hop; the sender was told",

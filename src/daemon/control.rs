@@ -1,5 +1,6 @@
 //! The running gateway as the admin socket sees it: asks the workers, adds up, reloads.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -98,21 +99,45 @@ pub struct Running {
     pub pool: Option<Arc<Pool>>,
     /// Ranges that the plan has no more, while flows of theirs go on.
     pub kept: Vec<Pool4Plan>,
+    /// The machine's own addresses that clients do not reach.
+    pub own: Arc<[Ipv4Addr]>,
 }
 
-/// Between two looks at ranges that are kept.
+/// Between two looks at what changes by itself.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// Takes the routes of ranges away whose last flow has ended. Never ends by itself.
-pub async fn tidy_routes(control: Arc<Control>) {
+/// Takes the routes of ranges away whose last flow has ended, and follows the machine's own addresses. Never ends by
+/// itself.
+pub async fn look_after(control: Arc<Control>) {
     loop {
         tokio::time::sleep(LOOK).await;
         let control = control.clone();
-        let tidied = tokio::task::spawn_blocking(move || control.drop_drained()).await;
-        if let Ok(Err(problem)) = tidied {
+        let looked = tokio::task::spawn_blocking(move || {
+            control.follow_own_addresses();
+            control.drop_drained()
+        });
+        if let Ok(Err(problem)) = looked.await {
             tracing::error!("routes of drained pool addresses: {}", problem.view(Lang::En).message);
         }
     }
+}
+
+/// IPv4 addresses that this machine has and `plan` keeps from clients, in order.
+pub fn own_addresses(plan: &Plan) -> Arc<[Ipv4Addr]> {
+    if plan.reach_gateway() {
+        return Arc::default();
+    }
+    let of_host = HostFacts::read().addresses.into_iter();
+    let mut own: Vec<_> = of_host
+        .filter(|host| host.interface != plan.tun_name)
+        .filter_map(|host| match host.addr {
+            IpAddr::V4(addr) if !addr.is_loopback() => Some(addr),
+            IpAddr::V4(_) | IpAddr::V6(_) => None,
+        })
+        .collect();
+    own.sort_unstable();
+    own.dedup();
+    own.into()
 }
 
 /// What a plan wants from the kernel.
@@ -271,6 +296,27 @@ impl Control {
             running.kept = kept;
         }
         Ok(())
+    }
+
+    /// Tells the workers when the machine has got other addresses.
+    fn follow_own_addresses(&self) {
+        let mut running = self.running();
+        let own = own_addresses(&running.plan);
+        if own == running.own {
+            return;
+        }
+        for (worker, contact) in self.contacts.iter().enumerate() {
+            let own = own.clone();
+            let told = match &contact.mailbox {
+                Mailbox::Nat64(_) => self.ask(worker, move |engine, _| engine.set_own_addresses(own)),
+                Mailbox::Siit(_) => self.ask_siit(worker, move |siit, _| siit.set_own_addresses(own)),
+            };
+            // Looks again, and tells all of them, next time.
+            if told.is_none() {
+                return;
+            }
+        }
+        running.own = own;
     }
 
     /// What the gateway wants from the kernel now.

@@ -111,13 +111,15 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
 
     let (stop, mut stopped) = watch::channel(Stop::No);
     let (failed, mut failures) = mpsc::channel(1);
+    let own = control::own_addresses(&plan);
     let mut stateful = None;
     let (crew, pool, key) = match kind {
         Kind::Nat64(nat64, key, prepared) => {
             let mut settings = nat64.settings(key, mtu, Hops::KernelForwards);
             settings.icmp6_source = icmp6_source;
             settings.mss_clamp = settings.mss_clamp.map(|_| mss::fitting(narrow.v6, narrow.v4));
-            let made = prepared.start(&settings, workers, start).map_err(system)?;
+            let mut made = prepared.start(&settings, workers, start).map_err(system)?;
+            made.engines.iter_mut().for_each(|engine| engine.set_own_addresses(own.clone()));
             let Stateful { engines, pool, writer, streams, table_bytes } = made;
             tokio::spawn(notices::tell(streams));
             stateful = Some((writer, table_bytes));
@@ -131,7 +133,9 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
             for worker in 0..workers {
                 let seed = u64::from_ne_bytes(key::random().map_err(system)?);
                 let place = siit::Place { worker, workers, seed };
-                translators.push(Siit::new(settings.clone(), place, now(start)));
+                let mut siit = Siit::new(settings.clone(), place, now(start));
+                siit.set_own_addresses(own.clone());
+                translators.push(siit);
             }
             (Crew::start(queues, translators, start, &failed, Mailbox::Siit)?, None, None)
         }
@@ -144,7 +148,7 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
         dns: dns.as_ref().map(|d| d.shared.clone()),
         contacts: crew.contacts,
         exchange: crew.exchange.clone(),
-        running: Mutex::new(Running { plan: plan.clone(), pool, kept: Vec::new() }),
+        running: Mutex::new(Running { plan: plan.clone(), pool, kept: Vec::new(), own }),
         journal_healthy: stateful.as_ref().map(|(writer, _)| writer.is_healthy.clone()),
         config: config.to_owned(),
         key,
@@ -161,7 +165,7 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
         let _ = admin_ended.wait_for(|ended| *ended).await;
     }));
     handle_signals(&control)?;
-    tokio::spawn(control::tidy_routes(control.clone()));
+    tokio::spawn(control::look_after(control.clone()));
     tracing::info!(
         workers,
         tun = %plan.tun_name,

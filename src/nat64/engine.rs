@@ -75,6 +75,8 @@ pub struct Place {
 pub struct Engine {
     pub(super) settings: Settings,
     pub(super) units: Units,
+    /// IPv4 addresses of the machine itself, which clients do not reach.
+    own_addresses: Arc<[Ipv4Addr]>,
     pub(super) worker: u16,
     pub(super) steering: Steering,
     pub(super) pool: Arc<Pool>,
@@ -123,6 +125,7 @@ impl Engine {
         let bindings = share + 1 + settings.static_bib.len().max(MAX_STATIC as usize) as u32;
         let mut this = Self {
             units: Units::new(&settings),
+            own_addresses: Arc::default(),
             worker: place.worker,
             steering: place.steering,
             sessions: Sessions::new(share, seed ^ 1),
@@ -232,6 +235,13 @@ impl Engine {
             // A hairpinned peer was allowed because it was in the pool.
             !stays || engine.check_peer(s.dst4, s.pool6).is_err()
         });
+    }
+
+    /// Takes the IPv4 addresses of the machine itself. Clients do not reach them by way of pool6, so that what its
+    /// firewall lets in for IPv4 is not open to them (O-05). Sessions with them are ended.
+    pub fn set_own_addresses(&mut self, own: Arc<[Ipv4Addr]>) {
+        self.own_addresses = own;
+        self.end_sessions(|engine, s| engine.check_peer(s.dst4, s.pool6).is_err());
     }
 
     /// The settings in force.
@@ -379,6 +389,10 @@ impl Engine {
     pub(super) fn check_peer(&self, peer: Ipv4Addr, pool6: u8) -> Result<(), DropReason> {
         if is_illegal_source4(peer) {
             return Err(DropReason::IllegalDestination);
+        }
+        // An address that the pool shares with the machine is the pool's: packets to it are hairpins.
+        if self.own_addresses.contains(&peer) && !self.pool.contains(peer) {
+            return Err(DropReason::OwnAddress);
         }
         if !is_non_global(peer) {
             return Ok(());

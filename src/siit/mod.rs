@@ -16,6 +16,7 @@ mod v4_to_v6;
 mod v6_to_v4;
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use self::event::{Event, Events};
 use self::ident::Idents;
@@ -36,6 +37,8 @@ use crate::xlat::{Hop, Refusal};
 /// The stateless translator of one worker.
 pub struct Siit {
     settings: Settings,
+    /// IPv4 addresses of the machine itself, which IPv6 nodes do not reach.
+    own_addresses: Arc<[Ipv4Addr]>,
     idents: Idents,
     notices: Bucket,
     events: Events,
@@ -62,6 +65,7 @@ impl Siit {
             notices: Bucket::new(settings.icmp_errors_per_second, place.seed ^ 1, now),
             events: Events::new(place.seed ^ 2, now),
             random: Random(place.seed),
+            own_addresses: Arc::default(),
             scratch: [PacketBuf::new(), PacketBuf::new()],
             settings,
         }
@@ -88,6 +92,11 @@ impl Siit {
         match change {
             Change::Mapping(mapping) => self.settings.mapping = mapping,
         }
+    }
+
+    /// Takes the IPv4 addresses of the machine itself. IPv6 nodes do not reach them by way of the prefix (O-05).
+    pub fn set_own_addresses(&mut self, own: Arc<[Ipv4Addr]>) {
+        self.own_addresses = own;
     }
 
     /// The settings in force.

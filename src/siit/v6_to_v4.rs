@@ -46,6 +46,9 @@ impl Siit {
                 mapping.check_carried(src.addr).map_err(|reason| reason.with(Notice::Prohibited))?;
             }
             if dst.by_prefix {
+                if self.own_addresses.contains(&dst.addr) {
+                    return Err(DropReason::OwnAddress.with(Notice::Prohibited));
+                }
                 mapping.check_peer(dst.addr).map_err(|reason| reason.with(Notice::Prohibited))?;
             }
             let explicit = dst.by_prefix && mapping.is_explicit_v6_node(dst.addr);

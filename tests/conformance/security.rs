@@ -47,6 +47,43 @@ fn o03_a_packet_to_ones_own_mapping_goes_round_once() {
 }
 
 #[test]
+fn o05_the_gateways_own_addresses_are_not_reached_by_way_of_the_prefix() {
+    for mut gateway in Gateway::each(&settings()) {
+        open_udp(&mut gateway, client(1));
+        let own = seen6(&gateway, at("203.0.113.5", 22));
+        let to_own = udp(client(1), own, b"q");
+        gateway.translate(&to_own);
+        let [tcp, udp_sessions, icmp] = gateway.sessions();
+        // It becomes an address of the machine: the session goes, and none comes.
+        gateway.set_own_addresses(&["192.0.2.1".parse().unwrap(), "203.0.113.5".parse().unwrap()]);
+        assert_eq!(gateway.sessions(), [tcp, udp_sessions - 1, icmp]);
+        let told = gateway.refuse(&to_own, "own_address").unwrap();
+        assert_eq!(told.src, own.ip(), "prohibited, told in the name of who was asked");
+        gateway.translate(&udp(client(1), server6(&gateway, 53), b"others are reached"));
+        gateway.set_own_addresses(&[]);
+        gateway.translate(&to_own);
+    }
+}
+
+#[test]
+fn o05_special_blocks_are_never_reached_under_any_prefix() {
+    for prefix in ["2001:db8:64::/96", "64:ff9b:1:fffe::/96", "64:ff9b::/96"] {
+        let mut settings = settings();
+        settings.pool6 = vec![prefix.parse().unwrap()];
+        settings.allow = vec!["10.0.0.0/8".parse().unwrap()];
+        for mut gateway in Gateway::each(&settings) {
+            for host in ["127.0.0.1", "169.254.169.254", "0.0.0.1", "224.0.0.1", "255.255.255.255"] {
+                let before = gateway.totals();
+                let out = gateway.send(&udp(client(1), seen6(&gateway, at(host, 80)), b"q"));
+                assert_eq!(gateway.drops_since(&before).len(), 1, "{prefix} {host}");
+                assert!(out.iter().all(|p| p.dst == client(1).ip()), "{prefix} {host}: {out:?}");
+                assert!(gateway.is_empty());
+            }
+        }
+    }
+}
+
+#[test]
 fn o06_internal_networks_are_reached_only_when_they_are_named() {
     for mut gateway in Gateway::each(&settings()) {
         let inside = ["10.1.1.1", "100.64.0.1", "172.16.0.1", "192.168.0.1"];

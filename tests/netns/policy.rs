@@ -1,12 +1,12 @@
 //! What the gateway refuses, and other shapes of the same network.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sampan::lab::gateway::GATEWAY;
-use sampan::lab::plan::{SERVER, TUN};
+use sampan::lab::plan::{GW_OUTSIDE, SERVER, TUN};
 use sampan::lab::services::PAGE_MARK;
 use sampan::lab::{PoolMode, Translator};
 use sampan::xlat::pref64::Pref64;
@@ -51,6 +51,63 @@ fn without_the_allow_list_documentation_addresses_are_refused_under_any_prefix()
     let out = lab.try_on("client1", &["curl", "-sS", "-m", "2", &url]);
     assert!(!out.ok(), "the page came through: {}", out.stdout);
     assert!(drops(&lab, "not_allowed") > 0, "nothing was counted");
+}
+
+/// What the gateway's own firewall lets in for IPv4 is not open to clients by way of the prefix; an address that it gets
+/// later is kept from them as well.
+#[test]
+fn o05_the_box_itself_is_not_reached_and_new_addresses_of_it_neither() {
+    let lab = TestLab::with(|options| options.translator = Translator::Sampan);
+    let own: Ipv4Addr = "192.0.2.200".parse().unwrap();
+    let ping =
+        |addr: Ipv4Addr| lab.try_on("client1", &["ping", "-c1", "-W2", &lab.embed(addr).to_string()]).ok();
+    let outside = lab.on("gw", &["ip", "-4", "-o", "addr", "show", "dev", GW_OUTSIDE]);
+    let address = outside.split_whitespace().nth(3).and_then(|a| a.split('/').next()).unwrap();
+    assert!(!ping(address.parse().unwrap()), "{address} answers");
+    assert!(drops(&lab, "own_address") > 0);
+    assert!(ping(SERVER), "the server does not answer");
+    // One of its other interfaces gets another address; the daemon looks every five seconds.
+    lab.on("gw", &["ip", "addr", "add", &format!("{own}/32"), "dev", "lo"]);
+    let before = drops(&lab, "own_address");
+    let is_kept = |_| {
+        std::thread::sleep(Duration::from_millis(500));
+        !ping(own) && drops(&lab, "own_address") > before
+    };
+    assert!((0..40).any(is_kept), "still reached");
+}
+
+/// RFC 6888 REQ-6: translation can be switched off for a destination, or for one port of it. The kernel routes, so a
+/// more specific route, or a rule, keeps such packets from the TUN.
+#[test]
+fn h08_destinations_and_ports_can_be_exempted_by_routing() {
+    let lab = TestLab::with(|options| options.translator = Translator::Sampan);
+    let (exempt, port) = (lab.embed(SERVER), "7080");
+    let (to, host) = (exempt.to_string(), format!("{exempt}/128"));
+    // Another host of the inside has the address in IPv6 itself.
+    lab.on("client2", &["ip", "-6", "addr", "add", &host, "dev", "lo", "nodad"]);
+    let addresses = lab.on("client2", &["ip", "-6", "-o", "addr", "show", "scope", "global", "dev", "eth0"]);
+    let via = addresses.split_whitespace().nth(3).and_then(|a| a.split('/').next()).unwrap();
+    let native = lab.udp("client2", (exempt, 7080));
+    native.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let client = lab.udp("client1", (Ipv6Addr::UNSPECIFIED, 0));
+    let arrives = || {
+        let mut packet = [0; 64];
+        client.send_to(b"as IPv6", (exempt, 7080)).unwrap();
+        native.recv_from(&mut packet).is_ok_and(|(_, from)| from.is_ipv6())
+    };
+    let url = format!("http://[{exempt}]/");
+    let page = || lab.try_on("client1", &["curl", "-sS", "-m", "3", &url]).ok();
+    assert!(!arrives() && page(), "translated as usual");
+
+    let rule = ["to", &to, "ipproto", "udp", "dport", port, "lookup", "100"];
+    lab.on("gw", &["ip", "-6", "route", "add", &host, "via", via, "table", "100"]);
+    lab.on("gw", &[&["ip", "-6", "rule", "add"], &rule[..]].concat());
+    assert!(arrives(), "the port is exempted");
+    assert!(page(), "the other ports are not");
+
+    lab.on("gw", &[&["ip", "-6", "rule", "del"], &rule[..]].concat());
+    lab.on("gw", &["ip", "-6", "route", "add", &host, "via", via]);
+    assert!(arrives() && !page(), "the whole destination is exempted");
 }
 
 /// The pool lies in the gateway's outside network and the gateway answers ARP for it.

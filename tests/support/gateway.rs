@@ -335,6 +335,16 @@ impl Gateway {
         streams.flat_map(|s| std::iter::from_fn(move || s.take()).map(|(_, e)| e)).collect()
     }
 
+    /// Tells all workers which IPv4 addresses the machine itself has.
+    pub fn set_own_addresses(&mut self, own: &[Ipv4Addr]) {
+        for requests in &self.requests {
+            let own = own.into();
+            let request = Box::new(move |engine: &mut Engine, _: Instant| engine.set_own_addresses(own));
+            assert!(requests.push(request).is_ok());
+        }
+        self.run();
+    }
+
     /// Credits that workers have leased from quotas that they share.
     pub fn credits(&self) -> u64 {
         self.ledger.leased()

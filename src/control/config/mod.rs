@@ -191,6 +191,7 @@ section! {
         fragments: Fragments = "fragments", Otherwise("defaults"), Restart, "Bounds of the fragments that wait for the rest of their datagram, for each worker. What goes beyond them is dropped. RFC 8512: fragments-limit.";
         filtering: Filtering = "filtering", Otherwise("defaults"), Reload, "Who may answer a mapping. Concerns new sessions.";
         timers: Timers = "timers", Otherwise("defaults"), Reload, "Idle lifetimes in seconds.";
+        reach_gateway: bool = "reach-gateway", Default("false"), Restart, "Whether clients reach the IPv4 addresses of this machine itself by way of the prefix.";
         allow: Vec<At<Allow>> = "allow", Otherwise("none"), Reload, "Non-global IPv4 destinations that may be reached. Has no effect under 64:ff9b::/96.";
         static_bib: Vec<At<Static>> = "static", Otherwise("none"), Reload, "A mapping that is always there, so that an IPv6 host can be reached from IPv4. RFC 8512: mapping-table.";
     }
@@ -322,6 +323,7 @@ section! {
         interface_info: bool = "interface-info", Default("true"), Restart, "Tell the real IPv6 source of such an error in an ICMP extension (RFC 6791 §4, RFC 5837).";
         udp_zero_checksum: ZeroChecksum = "udp-zero-checksum", Default("\"drop\""), Restart, "What becomes of IPv4 UDP without a checksum (RFC 7915 §4.5): `drop` it and log between whom, or `compute` one. Fragments of it are always dropped.";
         hairpin: Hairpin = "hairpin", Default("\"intrinsic\""), Restart, "Packets between two explicitly mapped IPv6 nodes (RFC 7757 §4): `intrinsic` turns them back at once, `simple` lets them leave as IPv4 and come back by routing, `off` does neither.";
+        reach_gateway: bool = "reach-gateway", Default("false"), Restart, "Whether clients reach the IPv4 addresses of this machine itself by way of the prefix.";
         allow: Vec<At<Allow>> = "allow", Otherwise("none"), Reload, "Non-global IPv4 hosts that may be spoken to by way of the prefix. Has no effect under 64:ff9b::/96.";
         workers: u64 = "workers", Otherwise("one per CPU, at most 64"), Restart, "Threads that translate, 1 to 64.";
         icmp6_source: Ipv6Addr = "icmp6-source", Otherwise("a global IPv6 address of this machine"), Restart, "Source of the ICMPv6 errors that the translator originates. Without any global address: the address the packet was sent to.";

@@ -88,6 +88,8 @@ pub struct Nat64Plan {
     pub units: Vec<Unit>,
     /// Non-global destinations that may be reached.
     pub allow: Vec<Allowed>,
+    /// Whether clients reach the addresses of the machine itself.
+    pub reach_gateway: bool,
     /// Mappings by the operator.
     pub static_bib: Vec<StaticEntry>,
     /// Table sizes.
@@ -219,6 +221,14 @@ impl Plan {
         match &self.translator {
             TranslatorPlan::Nat64(nat64) => nat64.mtu,
             TranslatorPlan::Siit(siit) => siit.mtu,
+        }
+    }
+
+    /// Whether clients reach the addresses of the machine itself.
+    pub fn reach_gateway(&self) -> bool {
+        match &self.translator {
+            TranslatorPlan::Nat64(nat64) => nat64.reach_gateway,
+            TranslatorPlan::Siit(siit) => siit.reach_gateway,
         }
     }
 

@@ -85,6 +85,7 @@ pub(super) fn build(
         timers: timers(section, problems),
         limits,
         mtu: mtu(&section.mtu6, &section.mtu4, &section.lowest_ipv6_mtu, problems),
+        reach_gateway: section.reach_gateway.as_ref().is_some_and(|at| at.value),
         mss_clamp: section.mss_clamp.as_ref().is_none_or(|at| at.value),
         classes: classes(&section.tos, &section.traffic_class, problems),
         fragments: fragments(section, problems),

@@ -35,6 +35,8 @@ pub struct SiitPlan {
     pub hairpin: Hairpin,
     /// Non-global IPv4 hosts that may be spoken to.
     pub allow: Vec<Allowed>,
+    /// Whether IPv6 nodes reach the addresses of the machine itself.
+    pub reach_gateway: bool,
     /// Number of workers, if the operator chose it.
     pub workers: Option<u16>,
     /// MTUs, as far as the operator chose them.
@@ -116,6 +118,7 @@ pub(super) fn build(section: &config::Siit, problems: &mut Problems) -> SiitPlan
         allow: allow(section.allow.as_ref(), &[prefix], problems),
         workers: section.workers.as_ref().map(|at| number(Some(at), 1u16, 1..=MAX_WORKERS.into(), problems)),
         mtu: mtu(&section.mtu6, &section.mtu4, &section.lowest_ipv6_mtu, problems),
+        reach_gateway: section.reach_gateway.as_ref().is_some_and(|at| at.value),
         mss_clamp: section.mss_clamp.as_ref().is_none_or(|at| at.value),
         classes: classes(&section.tos, &section.traffic_class, problems),
         icmp6_source: icmp6_source(section.icmp6_source.as_ref(), &[prefix], problems),
