@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use sampan::nat64::settings::{Filter, Filtering, Protocol, RowFilter};
 
-use crate::support::packet::{ACK, SYN};
+use crate::support::packet::{ACK, RST, SYN};
 use crate::support::{Gateway, L4, Packet, at, echo_reply, echo_request, ip, other, settings, tcp, udp};
 use crate::{CLIENT, SERVER, client, is_pool, open_udp, seen6, server, server6};
 
@@ -273,6 +273,56 @@ fn f28_g03_a_client_without_ports_is_told_unreachable_and_takes_nothing_from_oth
         gateway.advance(300 * SECOND);
         assert!(gateway.is_empty());
         gateway.translate(&tcp(second, server6(&gateway, 80), SYN, b""));
+    }
+}
+
+/// The whole story of a pool that runs out: the last port is given out, whoever comes next is told, nobody who is there
+/// loses anything, and ports come back one by one.
+#[test]
+fn f28_f29_h15_when_the_last_port_is_out_all_that_is_there_lives_on() {
+    let mut settings = settings();
+    settings.pool4.ranges[0].prefix = "198.51.100.0/32".parse().unwrap();
+    settings.pool4.ranges[0].ports = 1024..=1151;
+    settings.limits.icmp_errors_per_second = 1_000_000;
+    for mut gateway in Gateway::each(&settings) {
+        let peer = server6(&gateway, 80);
+        let connections: Vec<_> = (0..128)
+            .map(|port| {
+                let from = client(2000 + port);
+                let t = gateway.translate(&tcp(from, peer, SYN, b"")).source();
+                gateway.translate(&tcp(server(80), t, SYN | ACK, b""));
+                gateway.translate(&tcp(from, peer, ACK, b""));
+                (from, t)
+            })
+            .collect();
+        let others: Vec<_> =
+            (0..128).map(|p| (client(4000 + p), open_udp(&mut gateway, client(4000 + p)))).collect();
+        let full = |gateway: &mut Gateway, from| {
+            let told = gateway.refuse(&tcp(from, peer, SYN, b""), "ports_exhausted").unwrap();
+            assert_eq!((told.icmp().0, told.icmp().1, told.dst), (1, 3, from.ip()));
+            let query = udp(from, server6(gateway, 53), b"q");
+            assert!(gateway.refuse(&query, "ports_exhausted").is_some());
+        };
+        for port in 0..500 {
+            full(&mut gateway, client(6000 + port));
+        }
+        for (from, t) in &connections {
+            assert_eq!(gateway.translate(&tcp(*from, peer, ACK, b"up")).source(), *t);
+            assert_eq!(gateway.translate(&tcp(server(80), *t, ACK, b"down")).destination(), *from);
+        }
+        for (from, t) in &others {
+            assert_eq!(gateway.translate(&udp(server(53), *t, b"a")).destination(), *from);
+        }
+        assert_eq!((gateway.sessions(), gateway.bindings()), ([128, 128, 0], 256));
+        // One connection ends; its port comes back when its time is over, and only that one.
+        let (from, t) = connections[7];
+        gateway.translate(&tcp(server(80), t, RST | ACK, b""));
+        gateway.advance(239 * SECOND);
+        full(&mut gateway, client(7000));
+        gateway.advance(SECOND);
+        let next = gateway.translate(&tcp(client(7000), peer, SYN, b"")).source();
+        assert_eq!(next, t, "the port of {from}");
+        full(&mut gateway, client(7001));
     }
 }
 
