@@ -2,12 +2,11 @@
 
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
 
 use super::error::LabError;
 use super::options::{Options, PoolMode, Translator};
 use super::plan::{DNS_UPSTREAM, GW_OUTSIDE, INSIDE6, Plan, TUN};
-use super::services::{answers, make_dir, not_ready, path, wait_listening, write};
+use super::services::{START_PATIENCE, answers, make_dir, not_ready, path, wait_listening, write};
 use super::tool::{Tool, until};
 use super::{Host, Lab};
 
@@ -92,7 +91,7 @@ pub(super) fn start_again(lab: &mut Lab, gw: &Host) -> Result<(), LabError> {
     let socket = dir.join("admin.sock");
     let client = lab.host("client1")?.clone();
     let resolver = lab.plan().gateway6;
-    let ready = until(Duration::from_secs(15), || {
+    let ready = until(START_PATIENCE, || {
         !lab.service_ended(GATEWAY)
             && UnixStream::connect(&socket).is_ok()
             && answers(&client, resolver.into())

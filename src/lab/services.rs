@@ -17,6 +17,8 @@ pub const PAGE_MARK: &str = "Sampan lab: provincial portal";
 pub const BIG_FILE: usize = 4 * 1024 * 1024;
 /// Ports of the iperf3 servers; each serves one client at a time.
 pub const IPERF_PORTS: [u16; 2] = [5201, 5202];
+/// How long a program may take until it serves; an emulated machine is slow.
+pub(super) const START_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Starts everything on the server and waits until it listens.
 pub(super) fn start(lab: &mut Lab) -> Result<(), LabError> {
@@ -36,7 +38,7 @@ pub(super) fn start(lab: &mut Lab) -> Result<(), LabError> {
 
     wait_listening(&server, &dir, "nginx", (SERVER, 80).into())?;
     // NSD opens its ports before it has read its zones; only an answer shows that it is ready.
-    if !until(Duration::from_secs(10), || answers(&server, DNS_UPSTREAM.into()))? {
+    if !until(START_PATIENCE, || answers(&server, DNS_UPSTREAM.into()))? {
         return Err(not_ready("nsd", &dir));
     }
     for port in IPERF_PORTS {
@@ -53,7 +55,7 @@ pub(super) fn wait_listening(
     address: SocketAddr,
 ) -> Result<(), LabError> {
     let netns = host.netns();
-    let open = until(Duration::from_secs(10), || {
+    let open = until(START_PATIENCE, || {
         netns
             .run(|| TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_ok())
             .unwrap_or(false)
