@@ -46,6 +46,11 @@ fn fragments() {
 }
 
 #[test]
+fn journal() {
+    replay("journal");
+}
+
+#[test]
 fn stateless() {
     replay("stateless");
 }

@@ -142,7 +142,8 @@ enum Line {
 fn parse(line: &[u8]) -> Option<Line> {
     let line = std::str::from_utf8(line).ok().filter(|line| line.len() <= MAX_LINE)?;
     let (text, written) = line.rsplit_once(' ')?;
-    if written.len() != 8 || u32::from_str_radix(written, 16).ok()? != sum(text.as_bytes()) {
+    // To the letter: what has changed in the least is not taken for whole.
+    if written != format!("{:08x}", sum(text.as_bytes())) {
         return None;
     }
     let mut words = text.split(' ');

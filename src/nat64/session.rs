@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use foldhash::quality::FixedState;
 
-use super::index::Index;
+use super::index::{Index, MAX_PROBES};
 use super::settings::Protocol;
 use super::slab::{NIL, Slab};
 use super::tcp::State;
@@ -307,6 +307,12 @@ impl Sessions {
     /// Number of slots, used or not.
     pub const fn capacity(&self) -> u32 {
         self.slots.capacity()
+    }
+
+    /// How many entries into its indexes looked at one bucket, at two, and so on.
+    pub fn looks(&self) -> [u64; MAX_PROBES] {
+        let (by6, by4) = (self.by6.looks(), self.by4.looks());
+        std::array::from_fn(|i| by6[i] + by4[i])
     }
 
     /// Bytes of memory.

@@ -99,3 +99,51 @@ impl Wheel {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nat64::session::Session;
+    use crate::nat64::settings::Protocol;
+    use crate::nat64::tcp::State;
+    use crate::xlat::FlowPair;
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    #[test]
+    fn sessions_that_end_together_are_taken_in_parts() {
+        let (mut sessions, mut wheel) = (Sessions::new(1000, 1), Wheel::new(Instant::ZERO));
+        for n in 0..1000 {
+            let flow = FlowPair {
+                src6: Ipv6Addr::from_bits(u128::from(n)),
+                port6: 1,
+                dst6: Ipv6Addr::UNSPECIFIED,
+                src4: Ipv4Addr::new(198, 51, 100, 1),
+                port4: n,
+                dst4: Ipv4Addr::new(203, 0, 113, 1),
+                peer_port: 53,
+            };
+            let mut session = Session::new(Protocol::Udp, 0, &flow, State::Active, 0);
+            // Half of them have been prolonged since the wheel took them: looked at, and not over.
+            session.deadline = 40;
+            let slot = sessions.insert(session).unwrap();
+            wheel.add(&mut sessions, slot);
+            sessions.get_mut(slot).unwrap().deadline += u32::from(n % 2) * 4000;
+        }
+        let now = Instant::from_secs(20);
+        let mut turns = Vec::new();
+        loop {
+            let (mut budget, mut ended) = (256, 0);
+            while let Some(slot) = wheel.next_due(&mut sessions, now, &mut budget) {
+                assert!(sessions.remove(slot).is_some_and(|s| s.deadline == 40));
+                ended += 1;
+            }
+            turns.push((256 - budget, ended));
+            if budget > 0 {
+                break;
+            }
+        }
+        assert_eq!(turns.iter().map(|(looked, _)| *looked).collect::<Vec<_>>(), [256, 256, 256, 232]);
+        assert_eq!(turns.iter().map(|(_, ended)| ended).sum::<u32>(), 500);
+        assert_eq!((wheel.at(), sessions.len()), (tick(now) + 1, 500));
+    }
+}

@@ -2,6 +2,7 @@
 #![allow(dead_code, unused_imports, reason = "each test target uses its own part of this module")]
 
 pub mod campaign;
+pub mod churn;
 pub mod device;
 pub mod gateway;
 pub mod packet;

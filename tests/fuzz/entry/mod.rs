@@ -10,6 +10,7 @@ pub mod bytes;
 pub mod fragments;
 pub mod gateway;
 pub mod icmp_quote;
+pub mod journal;
 pub mod judge;
 pub mod judge_error;
 pub mod judge_piece;
@@ -22,12 +23,13 @@ pub mod xlat;
 type Entry = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Entry); 7] = [
+pub const TARGETS: [(&str, Entry); 8] = [
     ("wire_parse", wire_parse::wire_parse),
     ("xlat_6to4", xlat::xlat_6to4),
     ("xlat_4to6", xlat::xlat_4to6),
     ("icmp_quote", icmp_quote::icmp_quote),
     ("fragments", fragments::fragments),
+    ("journal", journal::journal),
     ("stateless", stateless::stateless),
     ("whole_box", whole_box::whole_box),
 ];
