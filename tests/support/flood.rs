@@ -29,6 +29,8 @@ const B_HOST: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xb, 0, 0, 0, 0, 1);
 const PORT: u16 = 7200;
 /// Counters of quotas, which only A has.
 const QUOTAS: [&str; 4] = ["quota_ports", "quota_sessions", "quota_unanswered", "quota_rate"];
+/// What the gateway's kernel says to multicast groups on the TUN; nobody here sends to one.
+const CHATTER: &str = "illegal_destination";
 /// How long a probe of the recovery waits for its answer.
 const PROBE: Duration = Duration::from_millis(200);
 
@@ -78,7 +80,8 @@ impl Ground {
         {
             let pref64 = lab.options().pref64;
             lab.on(host, &["ip", "addr", "add", &format!("{own}/128"), "dev", "eth0", "nodad"]);
-            // Every address of the unit's network is this host's.
+            // Every address of the unit's network is this host's, and can be bound.
+            lab.node(host).netns().sysctl(&[("ipv6/ip_nonlocal_bind", "1")]).unwrap();
             lab.on(host, &["ip", "-6", "route", "add", "local", net, "dev", "lo"]);
             let (pref64, own) = (pref64.to_string(), own.to_string());
             let via = gateway.to_string();
@@ -154,7 +157,8 @@ impl Ground {
             number += 1;
             let new = Ipv6Addr::from_bits(net.to_bits() | number);
             let ask = || {
-                let socket = std::net::UdpSocket::bind((new, 0))?;
+                let socket =
+                    std::net::UdpSocket::bind((new, 0)).expect("any address of the unit can be bound");
                 socket.set_read_timeout(Some(PROBE))?;
                 // Not connected: an error that the gateway sends back is an answer that does not come.
                 socket.send_to(&[0; 16], server)?;
@@ -241,11 +245,11 @@ impl Books {
         self.queues.values().chain(own).sum()
     }
 
-    /// Named drops that cannot be A's quotas: at worst B's.
+    /// Named drops that are neither A's quotas nor the gateway's own multicast: at worst B's.
     pub fn not_by_quota(&self) -> BTreeMap<String, u64> {
         self.named
             .iter()
-            .filter(|(k, _)| !QUOTAS.contains(&k.as_str()))
+            .filter(|(k, _)| !QUOTAS.contains(&k.as_str()) && *k != CHATTER)
             .map(|(k, n)| (k.clone(), *n))
             .collect()
     }
