@@ -56,6 +56,24 @@ impl Engine {
         Ok(())
     }
 
+    /// Whether the quotas of the network and the unit of `subscriber` have one more session that the client begins.
+    /// Nothing is charged.
+    pub(super) fn may_have_session(&mut self, now: Instant, subscriber: u32) -> Result<(), Limit> {
+        let Some(subscriber) = self.subscribers.get(subscriber) else { return Err(Limit::Table) };
+        for account in subscriber.accounts {
+            if !self.accounts.has(account, Item::Sessions) {
+                return Err(Limit::Sessions);
+            }
+            if !self.accounts.has(account, Item::Unanswered) {
+                return Err(Limit::Unanswered);
+            }
+            if !self.accounts.has_rate(account, now) {
+                return Err(Limit::Rate);
+            }
+        }
+        Ok(())
+    }
+
     /// Charges a session to both accounts, or to none.
     fn charge(&mut self, now: Instant, accounts: [u32; 2]) -> Result<(), Limit> {
         for (i, account) in accounts.into_iter().enumerate() {

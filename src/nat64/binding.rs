@@ -90,7 +90,9 @@ impl Engine {
     fn try_new_binding(&mut self, now: Instant, key: &Key6) -> Result<u32, Limit> {
         let prefix = self.steering.subscriber(key.src6);
         let subscriber = self.subscriber(prefix).ok_or(Limit::Table)?;
-        let made = self.charge_port(subscriber).and_then(|()| {
+        // Nobody gets a port, or even a block, for a session that he may not have.
+        let allowed = self.may_have_session(now, subscriber).and_then(|()| self.charge_port(subscriber));
+        let made = allowed.and_then(|()| {
             let made = self.lease_port(now, key, prefix, subscriber);
             if made.is_err() {
                 self.refund_port(subscriber);

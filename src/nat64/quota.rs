@@ -220,18 +220,23 @@ impl Accounts {
 
     /// Counts one more, if the quota has it.
     pub fn charge(&mut self, slot: u32, item: Item) -> bool {
+        let has = self.has(slot, item);
+        if has && let Some(local) = self.slots.get_mut(slot) {
+            local.used[item as usize] += 1;
+        }
+        has
+    }
+
+    /// Whether the quota has one more.
+    pub fn has(&mut self, slot: u32, item: Item) -> bool {
         let Some(local) = self.slots.get_mut(slot) else { return true };
         let (limit, i) = (limit(&local.quota, item), item as usize);
         if limit > 0 && local.used[i] >= local.credits[i] {
             let missing = local.used[i] + 1 - local.credits[i];
             let wanted = missing.max(self.ledger.batch(limit));
             local.credits[i] += self.ledger.lease(local.account, item, wanted, limit);
-            if local.used[i] >= local.credits[i] {
-                return false;
-            }
         }
-        local.used[i] += 1;
-        true
+        limit == 0 || local.used[i] < local.credits[i]
     }
 
     /// Counts one less.
@@ -251,6 +256,15 @@ impl Accounts {
 
     /// Counts a new session, if the rate has it.
     pub fn charge_rate(&mut self, slot: u32, now: Instant) -> bool {
+        let has = self.has_rate(slot, now);
+        if has && let Some(local) = self.slots.get_mut(slot) {
+            local.tokens = local.tokens.saturating_sub(1);
+        }
+        has
+    }
+
+    /// Whether the rate has one more new session.
+    pub fn has_rate(&mut self, slot: u32, now: Instant) -> bool {
         let Some(local) = self.slots.get_mut(slot) else { return true };
         let rate = local.quota.new_per_second;
         if rate > 0 && local.tokens == 0 {
@@ -258,11 +272,7 @@ impl Accounts {
             let taken = self.ledger.with(local.account, |leased| leased.new.take(now, rate, wanted));
             local.tokens = taken.unwrap_or(0);
         }
-        if rate > 0 && local.tokens == 0 {
-            return false;
-        }
-        local.tokens = local.tokens.saturating_sub(1);
-        true
+        rate == 0 || local.tokens > 0
     }
 
     /// Whether all sessions of the account lie in places that are kept free for it.

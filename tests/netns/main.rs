@@ -13,11 +13,15 @@
 #[allow(dead_code, reason = "the whole box needs few kinds of forged packets")]
 mod packet;
 
+#[path = "../support/flood.rs"]
+#[allow(dead_code, reason = "the campaign looks at more")]
+mod flood_ground;
 #[path = "../support/forge.rs"]
 mod forge;
 mod tcp;
 
 mod dns;
+mod flood;
 mod lifecycle;
 mod policy;
 mod route;

@@ -94,7 +94,7 @@ fn serve_on(socket: &UdpSocket) -> io::Result<()> {
 }
 
 /// A socket that can hold everything that is on the way: what is lost is then lost on the path.
-fn socket(bind: SocketAddr) -> io::Result<UdpSocket> {
+pub(super) fn socket(bind: SocketAddr) -> io::Result<UdpSocket> {
     let socket = UdpSocket::bind(bind)?;
     setsockopt(&socket, sockopt::RcvBufForce, &(8 << 20))?;
     Ok(socket)

@@ -1,14 +1,17 @@
 //! Traffic for tests and measurements: what iperf3 and curl cannot make. Each client prints one JSON object.
 //!
 //! [`gso`] sends UDP super-packets (`UDP_SEGMENT`) and counts what arrives; [`echo`] keeps a fixed number of small
-//! UDP packets on the way; [`connect`] opens TCP connections, moves a byte each way and resets them.
+//! UDP packets on the way; [`connect`] opens TCP connections, moves a byte each way and resets them; [`flood`] makes as many
+//! new sessions as it is told, and [`flows`] knows to the packet what it does to others.
 
 pub mod connect;
 pub mod echo;
+pub mod flood;
+pub mod flows;
 pub mod gso;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use clap::Subcommand;
@@ -49,6 +52,27 @@ pub enum BlastCommand {
         #[command(flatten)]
         load: echo::Load,
     },
+    /// Send UDP, TCP SYNs and pings of many sources, ports and identifiers at a fixed rate
+    Flood {
+        /// Address to ping
+        target: Ipv6Addr,
+        /// From where, to where, how fast, how long
+        #[command(flatten)]
+        load: flood::Load,
+    },
+    /// Answer `flows` clients until ended
+    FlowsServer {
+        /// ADDRESS:PORT, for UDP and TCP
+        listen: SocketAddr,
+    },
+    /// Numbered requests on many UDP and TCP flows, and how many of them were answered
+    Flows {
+        /// ADDRESS:PORT of the server
+        server: SocketAddr,
+        /// How many flows, how fast, how long
+        #[command(flatten)]
+        load: flows::Load,
+    },
     /// Answer `connect` clients until ended
     ConnectServer {
         /// ADDRESS:PORT
@@ -72,6 +96,9 @@ pub fn run(command: BlastCommand) -> Result<(), LabError> {
         BlastCommand::Gso { server, load, reverse: true } => gso::pull(server, &load).and_then(print),
         BlastCommand::EchoServer { listen } => echo::serve(listen),
         BlastCommand::Echo { server, load } => echo::run(server, &load).and_then(print),
+        BlastCommand::Flood { target, load } => flood::run(target, &load).and_then(print),
+        BlastCommand::FlowsServer { listen } => flows::serve(listen),
+        BlastCommand::Flows { server, load } => flows::run(server, &load).and_then(print),
         BlastCommand::ConnectServer { listen } => connect::serve(listen),
         BlastCommand::Connect { server, load } => connect::run(server, &load).and_then(print),
     };
