@@ -84,6 +84,7 @@ fn main() -> ExitCode {
     let members = [
         ("device", json!("TUN in network namespaces, two workers, one veth towards both units")),
         ("seconds", json!(seconds)),
+        ("when_full", json!("mappings")),
         ("flows_of_b", json!({"udp": FLOWS, "tcp": FLOWS, "requests_per_second_each": PACE})),
         (
             "quota_of_a",

@@ -1,19 +1,16 @@
 //! Who may have one more session, and what gives way when there is no room: quotas of subscriber, network and unit,
-//! places that are kept free for units, and unanswered sessions that are evicted. What was answered never is.
+//! places that are kept free for units.
 
 use std::net::Ipv6Addr;
 
 use super::binding::reason;
 use super::engine::Engine;
 use super::event::{BindingEnds, Event, Limit, SessionEnds};
-use super::policy::Eviction;
+use super::evict::Lack;
 use super::quota::Item;
 use super::session::{Session, Waits};
 use crate::time::Instant;
 use crate::verdict::DropReason;
-
-/// Unanswered sessions looked at for one that may give way.
-const LOOKS: u32 = 16;
 
 impl Engine {
     /// Charges one session more of binding `bib` to everybody who has a quota, and makes room for it.
@@ -43,7 +40,12 @@ impl Engine {
             return Err(Limit::Rate);
         }
         let accounts = subscriber.accounts;
-        self.charge(now, accounts)?;
+        if let Err(limit) = self.charge(now, accounts) {
+            if !slot.is_some_and(|slot| self.give_way(now, slot, bib, limit)) {
+                return Err(limit);
+            }
+            self.charge(now, accounts)?;
+        }
         let made = self.make_room(bib, Some(accounts[1]));
         if made.is_err() {
             accounts.iter().for_each(|a| self.refund(*a, true));
@@ -118,47 +120,11 @@ impl Engine {
             return Ok(());
         }
         let shared_used = self.sessions.len().saturating_sub(self.reserved_used);
-        if shared_used < self.shared_room || self.evict(bib) { Ok(()) } else { Err(Limit::Table) }
-    }
-
-    /// Ends the session that waits longest for an answer and may give way. Looks at few, so that it takes the same
-    /// time however many wait. Mappings of `spared` stay.
-    fn evict(&mut self, spared: u32) -> bool {
-        if self.settings.quotas.eviction == Eviction::Off {
-            return false;
+        if shared_used < self.shared_room || self.evict(bib, Lack::Place) {
+            Ok(())
+        } else {
+            Err(Limit::Table)
         }
-        for _ in 0..LOOKS {
-            let Some(slot) = self.unanswered.pop() else { return false };
-            if !self.is_waiting(slot) {
-                continue;
-            }
-            if self.may_give_way(slot, spared) {
-                self.evicted += 1;
-                self.end_session(slot);
-                return true;
-            }
-            self.unanswered.put_back(slot);
-        }
-        false
-    }
-
-    fn is_waiting(&self, slot: u32) -> bool {
-        self.sessions.get(slot).is_some_and(|s| s.waits != Waits::Nobody)
-    }
-
-    fn may_give_way(&self, slot: u32, spared: u32) -> bool {
-        let Some(session) = self.sessions.get(slot) else { return false };
-        let Some(binding) = self.bib.get(session.bib) else { return false };
-        // Its place must be one that all share, or nothing is gained.
-        let unit = self.subscribers.get(binding.subscriber).map(|s| s.accounts[1]);
-        let is_shared = unit.is_none_or(|unit| !self.accounts.is_within_reserve(unit));
-        let keeps_mapping = binding.sessions > 1;
-        let may = match self.settings.quotas.eviction {
-            Eviction::Off => false,
-            Eviction::Sessions => keeps_mapping,
-            Eviction::Mappings => keeps_mapping || session.bib != spared,
-        };
-        is_shared && may
     }
 
     /// The session in `slot` was answered.
@@ -168,6 +134,9 @@ impl Engine {
             return;
         }
         let bib = session.bib;
+        if let Some(lease) = self.bib.get_mut(bib).and_then(|binding| binding.lease.as_mut()) {
+            lease.note_answer();
+        }
         self.unanswered.done();
         self.settle_unanswered(bib);
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::bib::Binding;
 use super::engine::Engine;
 use super::event::{BindingEnds, Event, Kind, Limit, Stream};
+use super::evict::Leaving;
 use super::journal::{Held, Journal, Owner};
 use super::lease::{NoPort, Request, Taken};
 use super::policy::NETWORK_LEN;
@@ -89,9 +90,16 @@ impl Engine {
 
     fn try_new_binding(&mut self, now: Instant, key: &Key6) -> Result<u32, Limit> {
         let prefix = self.steering.subscriber(key.src6);
-        let subscriber = self.subscriber(prefix).ok_or(Limit::Table)?;
+        let mut subscriber = self.subscriber(prefix).ok_or(Limit::Table)?;
         // Nobody gets a port, or even a block, for a session that he may not have.
-        let allowed = self.may_have_session(now, subscriber).and_then(|()| self.charge_port(subscriber));
+        let mut allowed = self.may_have_binding(now, subscriber);
+        if let Err(limit) = allowed
+            && self.give_way(now, subscriber, NIL, limit)
+        {
+            // A subscriber without mappings may have gone with the last of its idle blocks.
+            subscriber = self.subscriber(prefix).ok_or(Limit::Table)?;
+            allowed = self.may_have_binding(now, subscriber);
+        }
         let made = allowed.and_then(|()| {
             let made = self.lease_port(now, key, prefix, subscriber);
             if made.is_err() {
@@ -103,6 +111,11 @@ impl Engine {
             self.forget_if_idle(subscriber);
         }
         made
+    }
+
+    /// Whether quotas have one more mapping with one more session for a subscriber; the mapping is charged.
+    fn may_have_binding(&mut self, now: Instant, subscriber: u32) -> Result<(), Limit> {
+        self.may_have_session(now, subscriber).and_then(|()| self.charge_port(subscriber))
     }
 
     fn lease_port(&mut self, now: Instant, key: &Key6, prefix: u128, subscriber: u32) -> Result<u32, Limit> {
@@ -159,7 +172,7 @@ impl Engine {
 
     /// Forgets binding `slot` when no session uses it; its port, block and subscriber go with it, some of them after
     /// a rest.
-    pub(super) fn drop_binding_if_unused(&mut self, slot: u32) {
+    pub(super) fn drop_binding_if_unused(&mut self, slot: u32, leaving: Leaving) {
         if self.bib.get(slot).is_some_and(|b| b.sessions > 0 || b.is_static()) {
             return;
         }
@@ -168,8 +181,10 @@ impl Engine {
         let Binding { lease, subscriber, protocol, .. } = binding;
         // RFC 6888 REQ-8c: strangers cannot reach the next owner of such a port.
         let is_filtered = self.settings.filtering.of(protocol) == Filter::AddressDependent;
-        if let Some(lease) = lease {
-            self.leases.give_back(lease, is_filtered, &self.settings.ports);
+        match (lease, leaving) {
+            (Some(lease), Leaving::Over) => self.leases.give_back(lease, is_filtered, &self.settings.ports),
+            (Some(lease), Leaving::ForRoom) => self.leases.reclaim(lease, is_filtered, &self.settings.ports),
+            (None, _) => {}
         }
         self.refund_port(subscriber);
         self.release_blocks(1);

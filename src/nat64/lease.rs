@@ -64,6 +64,15 @@ pub struct PortLease {
     lease: u32,
     offset: u16,
     protocol: Protocol,
+    /// Whether anybody ever answered its client.
+    is_answered: bool,
+}
+
+impl PortLease {
+    /// Somebody has answered the client that has it.
+    pub const fn note_answer(&mut self) {
+        self.is_answered = true;
+    }
 }
 
 /// Why there is no port.
@@ -383,6 +392,15 @@ impl Leases {
         self.resting.push_back((self.now + policy.hold_down + LATE, port));
     }
 
+    /// Takes back a port whose mapping gave way to another one. If nobody ever answered its client, it does not rest,
+    /// nor does its block when nothing else is in it: or a flood that is thinned out would use up the pool by what rests.
+    pub fn reclaim(&mut self, port: PortLease, is_filtered: bool, policy: &PortPolicy) {
+        if port.is_answered {
+            return self.give_back(port, is_filtered, policy);
+        }
+        self.free(&port, Duration::ZERO);
+    }
+
     /// Frees ports that have rested, at most `budget`. False when there may be more.
     pub fn wake(&mut self, budget: u32, policy: &PortPolicy) -> bool {
         for _ in 0..budget {
@@ -477,7 +495,12 @@ impl Leases {
         let until = self.now + stay;
         let Some(lease) = self.leases.get_mut(at) else { return };
         lease.stays_until = until;
-        if !std::mem::replace(&mut lease.is_in_idle, true) {
+        if std::mem::replace(&mut lease.is_in_idle, true) {
+            return;
+        }
+        if stay.is_zero() {
+            self.idle.push_front((until, at));
+        } else {
             self.idle.push_back((until, at));
         }
     }
@@ -536,7 +559,7 @@ impl Leases {
         let offset = choose(taken, first as usize, mask, want.hash >> 32)?;
         taken[offset / 64] |= 1 << (offset % 64);
         self.leases.get_mut(at)?.used[want.protocol as usize] += 1;
-        Some(PortLease { lease: at, offset: offset as u16, protocol: want.protocol })
+        Some(PortLease { lease: at, offset: offset as u16, protocol: want.protocol, is_answered: false })
     }
 
     fn words_of(&self, lease: u32, protocol: Protocol) -> std::ops::Range<usize> {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::engine::{Engine, Sink};
+use super::evict::Leaving;
 use super::session::{Session, Waits};
 use super::settings::{HoldSyn, Protocol};
 use super::tcp::{self, Lifetime, Side, State};
@@ -178,7 +179,13 @@ impl Engine {
     /// Ends a session that is in the wheel.
     pub(super) fn end_session(&mut self, slot: u32) {
         self.wheel.remove(&mut self.sessions, slot);
-        self.remove_session(slot);
+        self.remove_session(slot, Leaving::Over);
+    }
+
+    /// Ends a session that is in the wheel and makes room for another one.
+    pub(super) fn displace_session(&mut self, slot: u32) {
+        self.wheel.remove(&mut self.sessions, slot);
+        self.remove_session(slot, Leaving::ForRoom);
     }
 
     pub(super) fn end_sessions(&mut self, is_forbidden: impl Fn(&Self, &Session) -> bool) {
@@ -214,14 +221,14 @@ impl Engine {
                 End::Grace
             }
             (Some(_) | None, _) => {
-                self.remove_session(slot);
+                self.remove_session(slot, Leaving::Over);
                 End::Gone
             }
         }
     }
 
     /// Removes a session that is not in the wheel.
-    fn remove_session(&mut self, slot: u32) {
+    fn remove_session(&mut self, slot: u32, leaving: Leaving) {
         let Some(session) = self.sessions.remove(slot) else { return };
         self.counts[session.protocol as usize] -= 1;
         self.session_gone(&session);
@@ -231,7 +238,7 @@ impl Engine {
         if let Some(binding) = self.bib.get_mut(session.bib) {
             binding.sessions -= 1;
         }
-        self.drop_binding_if_unused(session.bib);
+        self.drop_binding_if_unused(session.bib, leaving);
     }
 
     /// RFC 6146 §3.5.2.2: asks the client of an idle connection for a sign of life. An acknowledgement brings the

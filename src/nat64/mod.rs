@@ -11,6 +11,7 @@ mod binding;
 pub mod engine;
 mod errors;
 pub mod event;
+mod evict;
 pub mod held;
 pub mod ident;
 mod inbound;

@@ -3,6 +3,7 @@
 
 use super::bib::Binding;
 use super::engine::{Engine, Sink, Step};
+use super::evict::Leaving;
 use super::session::{Key6, Session};
 use super::settings::{Protocol, StrayTcp};
 use super::tcp::{Lifetime, Side, State};
@@ -190,7 +191,7 @@ impl Engine {
         let Some(flow) = self.flow6(view, key, bib) else { return Err(DropReason::NoBib.into()) };
         let session = Session::new(key.protocol, key.pool6, &flow, state, bib);
         let slot = self.add_session(now, session, lifetime).map_err(|reason| {
-            self.drop_binding_if_unused(bib);
+            self.drop_binding_if_unused(bib, Leaving::ForRoom);
             reason.with(Notice::Unreachable)
         })?;
         self.note_outbound(slot, is_new_binding);

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use sampan::nat64::policy::{Eviction, Quota, Quotas};
+use sampan::nat64::policy::{Eviction, PortPolicy, Quota, Quotas};
 use sampan::nat64::settings::{Change, Settings, Unit};
 
 use crate::support::packet::{ACK, SYN};
@@ -286,6 +286,58 @@ fn h15_eviction_can_be_off_or_take_mappings_that_nobody_answered() {
     assert_eq!(oldest, Some(2028), "the oldest go first");
     gateway.advance(300 * SECOND);
     assert!(gateway.is_empty());
+}
+
+#[test]
+fn o07_o08_a_unit_that_floods_keeps_working_for_those_who_are_answered_and_gives_no_more_blocks_away() {
+    let quota = Quota { sessions: 120, unanswered: 60, ports: 120, new_per_second: 0 };
+    let mut flooded = settings();
+    flooded.units = vec![unit("a", "2001:db8:a::/48", quota, 0), unit("b", "2001:db8:b::/48", quota, 0)];
+    flooded.quotas.eviction = Eviction::Mappings;
+    // What rests must not add up either.
+    flooded.ports = PortPolicy::default();
+    for mut gateway in Gateway::each(&flooded) {
+        let host = |unit: &str, i: u32| at(format!("2001:db8:{unit}::{i:x}"), 7);
+        let waits_in_b = open_udp(&mut gateway, host("b", 1));
+        let answered: Vec<_> = (1..10)
+            .map(|i| {
+                let t = open_udp(&mut gateway, host("a", i));
+                gateway.translate(&udp(server(53), t, b"a"));
+                (host("a", i), t)
+            })
+            .collect();
+        for i in 0..3_000 {
+            assert_eq!(opens(&mut gateway, host("a", 0x1000 + i)), None, "a new host of the unit finds room");
+            assert!(gateway.bindings() <= 70 && gateway.blocks() <= 70);
+        }
+        for (from, t) in answered {
+            assert_eq!(gateway.translate(&udp(server(53), t, b"a")).destination(), from);
+        }
+        assert_eq!(
+            gateway.translate(&udp(server(53), waits_in_b, b"a")).destination(),
+            host("b", 1),
+            "of another unit"
+        );
+    }
+    // Without leave to delete mappings they stay, and the unit waits for its sessions to end.
+    flooded.quotas.eviction = Eviction::Sessions;
+    for mut gateway in Gateway::each(&flooded) {
+        let fates: Vec<_> =
+            (0..100).map(|i| opens(&mut gateway, at(format!("2001:db8:a::{i:x}"), 7))).collect();
+        assert_eq!(fates.last(), Some(&Some("quota_unanswered")));
+        let one = fates.iter().rposition(Option::is_none).unwrap();
+        assert!((45..60).contains(&one));
+    }
+    // Whoever comes faster than allowed pushes nobody out.
+    flooded.quotas.eviction = Eviction::Mappings;
+    flooded.units[0].quota = Quota { unanswered: 20, new_per_second: 40, ..Quota::default() };
+    for mut gateway in Gateway::each(&flooded) {
+        let fates: Vec<_> =
+            (0..300).map(|i| opens(&mut gateway, at(format!("2001:db8:a::{i:x}"), 7))).collect();
+        assert!((30..=40).contains(&fates.iter().filter(|fate| fate.is_none()).count()), "{fates:?}");
+        let evicted: u64 = gateway.engines().map(|e| e.evicted()).sum();
+        assert!((10..=25).contains(&evicted), "{evicted}");
+    }
 }
 
 #[test]

@@ -68,6 +68,8 @@ impl Ground {
             options.translator = Translator::Sampan;
             options.outside_routers = 0;
             options.workers = Some(2);
+            // A's own hosts shall be served again as soon as its flood is over.
+            options.nat64_extra = "when-full = \"mappings\"\n".into();
             options.config_extra = format!(
                 "\n[[unit]]\nname = \"A\"\nprefixes = [\"2001:db8:a::/48\"]\nquota = {{ sessions = {A_SESSIONS}, \
                  unanswered = {A_UNANSWERED}, ports = {A_PORTS}, new-per-second = {A_NEW_PER_SECOND} }}\n\n\

@@ -175,7 +175,7 @@ section! {
         ports: Ports = "ports", Otherwise("defaults"), Below, "How ports are chosen and given back.";
         quota: Quota = "quota", Otherwise("defaults"), Reload, "What one subscriber may have; 0 is no limit. RFC 8512: limit-subscribers and what follows it.";
         network_quota: Quota = "network-quota", Otherwise("no limits"), Reload, "What all subscribers of one /64 together may have, when a subscriber is smaller than that.";
-        when_full: Eviction = "when-full", Default("\"sessions\""), Reload, "What makes room when the session table is full: `sessions`: the unanswered session that waits longest, if its mapping has others (RFC 6888 REQ-11d); `mappings`: such a session with its mapping, too; `off`: nothing. What was ever answered always stays.";
+        when_full: Eviction = "when-full", Default("\"sessions\""), Reload, "What makes room when the session table, or the quota of a /64 or a unit, is full: `sessions`: the unanswered session that waits longest, if its mapping has others (RFC 6888 REQ-11d); `mappings`: such a session with its mapping, too; `off`: nothing. For a quota only sessions of the same /64 or unit give way. What was ever answered always stays.";
         key_file: PathBuf = "key-file", Default("\"/var/lib/sampan/key\""), Restart, "Secret of the keyed hashes: 32 hexadecimal digits, readable for root only. `sampan run` makes it when it is missing.";
         workers: u64 = "workers", Otherwise("one per CPU, at most 64"), Restart, "Threads that translate, 1 to 64.";
         sessions: u64 = "sessions", Default("262144"), Restart, "Sessions of all workers together; memory for them is taken at start. RFC 8512: limit-per-instance.";
