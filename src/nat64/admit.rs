@@ -134,7 +134,7 @@ impl Engine {
         // Its place must be one that all share, or nothing is gained.
         let unit = self.subscribers.get(binding.subscriber).map(|s| s.accounts[1]);
         let is_shared = unit.is_none_or(|unit| !self.accounts.is_within_reserve(unit));
-        let keeps_mapping = binding.sessions > 1;
+        let keeps_mapping = binding.sessions > 1 || binding.is_static();
         let may = match self.settings.quotas.eviction {
             Eviction::Off => false,
             Eviction::Sessions => keeps_mapping,

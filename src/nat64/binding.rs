@@ -158,6 +158,16 @@ impl Engine {
     /// Forgets binding `slot` when no session uses it; its port, block and subscriber go with it, some of them after
     /// a rest.
     pub(super) fn drop_binding_if_unused(&mut self, slot: u32) {
+        self.drop_binding(slot, false);
+    }
+
+    /// Forgets binding `slot`, which was made for a session that then could not be. Nobody has seen its port, so that
+    /// need not rest: whoever tries again and again would use up a block.
+    pub(super) fn drop_unseen_binding(&mut self, slot: u32) {
+        self.drop_binding(slot, true);
+    }
+
+    fn drop_binding(&mut self, slot: u32, is_unseen: bool) {
         if self.bib.get(slot).is_some_and(|b| b.sessions > 0 || b.is_static()) {
             return;
         }
@@ -167,7 +177,7 @@ impl Engine {
         // RFC 6888 REQ-8c: strangers cannot reach the next owner of such a port.
         let is_filtered = self.settings.filtering.of(protocol) == Filter::AddressDependent;
         if let Some(lease) = lease {
-            self.leases.give_back(lease, is_filtered, &self.settings.ports);
+            self.leases.give_back(lease, is_filtered || is_unseen, &self.settings.ports);
         }
         self.refund_port(subscriber);
         self.release_blocks(1);
