@@ -85,7 +85,7 @@ impl Engine {
         let Some(session) = self.sessions.get(slot) else { return false };
         let Some(binding) = self.bib.get(session.bib) else { return false };
         let accounts = self.subscribers.get(binding.subscriber).map(|s| s.accounts);
-        let keeps_mapping = binding.sessions > 1;
+        let keeps_mapping = binding.sessions > 1 || binding.is_static();
         let helps = match lack {
             // Its place must be one that all share, or nothing is gained.
             Lack::Place => accounts.is_none_or(|[_, unit]| !self.accounts.is_within_reserve(unit)),

@@ -11,7 +11,7 @@ use super::tcp::{Lifetime, Side, State};
 use super::witness::{FlowWitness, Segment};
 use crate::addr::is_illegal_source4;
 use crate::time::Instant;
-use crate::verdict::{DropReason, Sent, Verdict};
+use crate::verdict::{DropReason, Sent, Settled, Verdict};
 use crate::wire::icmp::Icmp;
 use crate::wire::ipv4::View4;
 use crate::wire::l4::{Payload, TcpFlags};
@@ -83,8 +83,27 @@ impl Engine {
         let Some(session) = session else { return Err(DropReason::NoSession.into()) };
         let Some(prefix) = self.pref64(session.pool6) else { return Err(DropReason::NotPool6.into()) };
         let rewrite = session.rewrite6(prefix.embed(session.dst4));
+        // A packet that makes a session has been planned before: it cannot fail now.
+        let plan = v4_to_v6::plan(view, packet, &rewrite, &self.context6())?;
+        // Used or not, it is not used again.
+        self.ident6 = self.ident6.wrapping_add(1);
+        match entry {
+            Entry::Old(slot) => self.refresh(now, slot, Side::V4, segment.as_ref()),
+            Entry::New(_) => self.overtake(&key, sink),
+            Entry::None(_) | Entry::Held => {}
+        }
+        plan.apply(packet);
+        let Some(cut) = plan.cut else { return Ok(sent(sink.send(packet, Sent::Translated))) };
+        let mut accepted = true;
+        frag::cut(packet, cut, &mut self.scratch, |piece| accepted &= sink.send(piece, Sent::Piece));
+        Ok(sent(accepted))
+    }
+
+    /// What a plan goes by.
+    #[inline]
+    fn context6(&self) -> v4_to_v6::Context {
         let mtu = self.settings.mtu;
-        let context = v4_to_v6::Context {
+        v4_to_v6::Context {
             hop: self.hop(false),
             mtu6: mtu.v6,
             mtu4: mtu.v4,
@@ -92,27 +111,7 @@ impl Engine {
             id: self.ident6,
             mss: self.settings.mss_clamp,
             traffic_class: self.settings.classes.traffic_class,
-        };
-        // Used or not, it is not used again.
-        self.ident6 = self.ident6.wrapping_add(1);
-        let plan = match v4_to_v6::plan(view, packet, &rewrite, &context) {
-            Ok(plan) => plan,
-            Err(refusal) => {
-                // What does not pass leaves no state behind, and changes none.
-                if let Entry::New(slot) = entry {
-                    self.end_session(slot);
-                }
-                return Err(refusal);
-            }
-        };
-        if let Entry::Old(slot) = entry {
-            self.refresh(now, slot, Side::V4, segment.as_ref());
         }
-        plan.apply(packet);
-        let Some(cut) = plan.cut else { return Ok(sent(sink.send(packet, Sent::Translated))) };
-        let mut accepted = true;
-        frag::cut(packet, cut, &mut self.scratch, |piece| accepted &= sink.send(piece, Sent::Piece));
-        Ok(sent(accepted))
     }
 
     /// A packet that belongs to no session (RFC 6146 §3.5.2.2, CLOSED, and its like for UDP and ICMP).
@@ -181,7 +180,9 @@ impl Engine {
             (Protocol::Udp, _) => (State::Active, Lifetime::Udp),
             (Protocol::Icmp, _) => (State::Active, Lifetime::Icmp),
         };
+        // What cannot be translated leaves nothing behind and takes nobody's place.
         let mut session = Session::new(key.protocol, binding.pool6, &flow, state, bib);
+        v4_to_v6::plan(view, packet, &session.rewrite6(flow.dst6), &self.context6())?;
         session.waits = Waits::V6;
         let slot = self.add_session(now, session, lifetime)?;
         self.bound_inbound(slot);
@@ -211,6 +212,14 @@ impl Engine {
             Ok(()) => Ok(Entry::Held),
             Err(NotHeld::Again) => Err(DropReason::SynRepeated),
             Err(NotHeld::Full) => Err(DropReason::SynStoreFull),
+        }
+    }
+
+    /// A SYN has opened a session. One of the same connection that waits since before its mapping was there, or let it
+    /// in, must not be answered with an error any more.
+    fn overtake(&mut self, key: &Key4, sink: &mut impl Sink) {
+        if self.held.take(key, &mut self.scratch[1]).is_some() {
+            sink.settle(1, Settled::Dropped(DropReason::SynMet));
         }
     }
 

@@ -1,6 +1,8 @@
 //! Packets from IPv6 (RFC 6146 §3.5.1–3.5.3, from the inside): find or make binding and session, translate, and
 //! turn round what is meant for another client (§3.8).
 
+use std::net::Ipv4Addr;
+
 use super::bib::Binding;
 use super::engine::{Engine, Sink, Step};
 use super::evict::Leaving;
@@ -14,9 +16,8 @@ use crate::verdict::{DropReason, Sent, Settled, Verdict};
 use crate::wire::icmp::Icmp;
 use crate::wire::ipv6::View6;
 use crate::wire::l4::{Payload, TcpFlags};
-use crate::wire::packet::{Checksum, PacketBuf};
-use crate::xlat::{Delta, FlowPair, Notice, Refusal};
-use crate::xlat::{frag, v6_to_v4};
+use crate::wire::packet::PacketBuf;
+use crate::xlat::{Delta, FlowPair, Notice, Refusal, Rewrite, frag, v6_to_v4};
 
 /// What a packet finds or makes.
 enum Entry {
@@ -103,24 +104,9 @@ impl Engine {
         }
         let turns = self.pool.contains(dst4);
         let segments = packet.segments(view.l4 + view.payload.header_len());
-        let context = v6_to_v4::Context {
-            hop: self.hop(turns),
-            // A hairpinned packet does not leave on the IPv4 side.
-            mtu4: if turns { u16::MAX } else { self.settings.mtu.v4 },
-            id: self.idents.next(rewrite.src, dst4, protocol, segments),
-            mss: self.settings.mss_clamp,
-            tos: self.settings.classes.tos,
-        };
-        let plan = match v6_to_v4::plan(view, packet, &rewrite, &context) {
-            Ok(plan) => plan,
-            Err(refusal) => {
-                // What does not pass leaves no state behind, and changes none.
-                if let Entry::New(slot) = entry {
-                    self.end_session(slot);
-                }
-                return Err(refusal);
-            }
-        };
+        let id = self.idents.next(rewrite.src, dst4, protocol, segments);
+        // A packet that makes a session has been planned before: it cannot fail now.
+        let plan = v6_to_v4::plan(view, packet, &rewrite, &self.context4(turns, id))?;
         match entry {
             Entry::Old(slot) => self.refresh(now, slot, Side::V6, segment.as_ref()),
             Entry::New(slot) => self.meet(now, slot, segment.as_ref(), sink),
@@ -165,13 +151,6 @@ impl Engine {
         if is_illegal_source6(view.src) {
             return Err(DropReason::IllegalSource.into());
         }
-        // What cannot be translated must not leave state behind; `plan` says the same about later packets.
-        if let Payload::Udp(udp) = view.payload
-            && udp.no_checksum
-            && packet.offload.checksum == Checksum::Complete
-        {
-            return Err(DropReason::UdpZeroChecksum.into());
-        }
         if !self.units.serve(view.src) {
             return Err(DropReason::SourceNotServed.with(Notice::Prohibited));
         }
@@ -184,6 +163,11 @@ impl Engine {
             (Protocol::Udp, _) => (State::Active, Lifetime::Udp),
             (Protocol::Icmp, _) => (State::Active, Lifetime::Icmp),
         };
+        // What cannot be translated leaves nothing behind and takes nobody's place. Whether it can does not depend on the
+        // port, which is not known yet.
+        let (src, dst) = (Ipv4Addr::UNSPECIFIED, key.dst4);
+        let rewrite = Rewrite { src, dst, src_port: 0, dst_port: key.peer_port, delta: Delta::default() };
+        v6_to_v4::plan(view, packet, &rewrite, &self.context4(self.pool.contains(dst), 0))?;
         let (bib, is_new_binding) = match bib {
             Some(bib) => (bib, false),
             None => (self.new_binding(now, key)?, true),
@@ -196,6 +180,18 @@ impl Engine {
         })?;
         self.note_outbound(slot, is_new_binding);
         Ok(Entry::New(slot))
+    }
+
+    /// What a plan goes by. A hairpinned packet does not leave on the IPv4 side.
+    #[inline]
+    fn context4(&self, turns: bool, id: u16) -> v6_to_v4::Context {
+        v6_to_v4::Context {
+            hop: self.hop(turns),
+            mtu4: if turns { u16::MAX } else { self.settings.mtu.v4 },
+            id,
+            mss: self.settings.mss_clamp,
+            tos: self.settings.classes.tos,
+        }
     }
 
     /// A TCP segment that is no opening and belongs to no session passes where policy lets it, and leaves nothing

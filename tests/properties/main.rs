@@ -8,3 +8,5 @@ mod support;
 mod model;
 mod rewrite;
 mod storm;
+mod versus;
+mod walk;
