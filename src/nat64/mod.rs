@@ -19,6 +19,7 @@ pub mod journal;
 pub mod lease;
 mod life;
 pub(crate) mod limit;
+pub mod mirror;
 mod outbound;
 mod permission;
 pub mod permute;
