@@ -1,6 +1,8 @@
 //! What one worker does with its leased blocks: which port of which block is taken, for each protocol, which rests,
 //! and which block goes back to the pool.
 
+mod retake;
+
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::sync::Arc;

@@ -51,6 +51,7 @@ fn session(i: u16) -> SessionRow {
         expires_s: 7_200,
         unit: (i < 20).then(|| "Sở Tài chính & Kế hoạch".to_owned()),
         worker: i % 2,
+        path: sampan::nat64::ride::Path::Fast,
     }
 }
 

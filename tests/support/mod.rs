@@ -3,6 +3,7 @@
 
 pub mod campaign;
 pub mod device;
+pub mod fast;
 pub mod gateway;
 pub mod packet;
 pub mod segment;
