@@ -3,6 +3,7 @@
 pub mod dns_net;
 pub mod host;
 pub mod mem;
+pub mod netfilter;
 pub mod netlink;
 pub mod tun;
 pub mod vnet;

@@ -28,13 +28,22 @@ pub enum NotAdopted {
 }
 
 impl Engine {
-    /// Takes over the flow of rule `handle`. The rule stays in any case: who gets `Err` from every worker must end it.
+    /// Takes over the flow of rule `handle`, or ends the rule if it cannot; both only where the flow is this worker's.
     /// After [`Engine::restore`] and [`Engine::set_mirror`], before the first packet.
     pub fn adopt(&mut self, now: Instant, handle: u32, rule: &Rule, seen: &Seen) -> Result<(), NotAdopted> {
-        let flow = &rule.flow;
-        if self.steering.worker(self.steering.shard(self.steering.subscriber(flow.src6))) != self.worker {
+        let client = self.steering.subscriber(rule.flow.src6);
+        if self.steering.worker(self.steering.shard(client)) != self.worker {
             return Err(NotAdopted::Elsewhere);
         }
+        let adopted = self.try_adopt(now, handle, rule, seen);
+        if adopted.is_err() {
+            self.discard(now, handle);
+        }
+        adopted
+    }
+
+    fn try_adopt(&mut self, now: Instant, handle: u32, rule: &Rule, seen: &Seen) -> Result<(), NotAdopted> {
+        let flow = &rule.flow;
         let pool6 = self.settings.pool6.iter().position(|prefix| prefix.contains(flow.dst6));
         let key = pool6.and_then(|pool6| {
             let pool6 = pool6 as u8;

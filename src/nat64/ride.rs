@@ -244,6 +244,15 @@ impl Engine {
         }
     }
 
+    /// Ends a rule that belongs to no session.
+    pub(super) fn discard(&mut self, now: Instant, handle: u32) {
+        let Some(riders) = &mut self.riders else { return };
+        if let Some(seen) = riders.mirror.remove(now, handle) {
+            add(&mut riders.books.from6, seen.from6);
+            add(&mut riders.books.from4, seen.from4);
+        }
+    }
+
     /// Gives a session the rule that it had before a restart.
     pub(super) fn seat(&mut self, now: Instant, slot: u32, handle: u32, scope: Scope) {
         let Some(riders) = &mut self.riders else { return };

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sampan::nat64::adopt::NotAdopted;
-use sampan::nat64::mirror::{Mirror, Traffic};
+use sampan::nat64::mirror::Traffic;
 use sampan::nat64::ride::{Path, Rides};
 use sampan::nat64::scope;
 use sampan::nat64::settings::{
@@ -380,7 +380,7 @@ fn super_packets_ride_whole_and_count_their_segments() {
 
 /// A gateway that finds the rules of another one that is no more, as the daemon makes it.
 fn successor(mut was: Gateway, settings: Settings, workers: u16) -> (Gateway, Vec<NotAdopted>) {
-    let mut fast = was.fast.take().unwrap();
+    let fast = was.fast.take().unwrap();
     let now = was.now;
     drop(was);
     let mut g = Gateway::new(settings, workers);
@@ -392,16 +392,13 @@ fn successor(mut was: Gateway, settings: Settings, workers: u16) -> (Gateway, Ve
         for (handle, rule, seen) in mirror.records() {
             match engine.adopt(now, handle, &rule, &seen) {
                 Ok(()) | Err(NotAdopted::Elsewhere) => {}
-                Err(why) => told.lock().unwrap().push((handle, why)),
+                Err(why) => told.lock().unwrap().push(why),
             }
         }
     });
     let refused = refused.lock().unwrap().clone();
-    for (handle, _) in &refused {
-        fast.remove(g.now, *handle);
-    }
     g.fast = Some(fast);
-    (g, refused.into_iter().map(|(_, why)| why).collect())
+    (g, refused)
 }
 
 #[test]
