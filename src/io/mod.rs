@@ -1,6 +1,7 @@
 //! Layer 4: thin shells around the kernel. Whatever can be decided is decided below.
 
 pub mod dns_net;
+pub mod fastpath;
 pub mod host;
 pub mod mem;
 pub mod netfilter;
