@@ -11,12 +11,13 @@ use tokio::sync::watch;
 
 use super::counters::{Counters, Totals};
 use super::dns;
+use super::fast::{Fast, WhyNot};
 use super::ring::Exchange;
 use super::worker::{Request, Requests};
 use crate::addr::Prefix4;
 use crate::control::admin::{
-    Backend, ByProtocol, Counter, Cursor, DnsStatus, DropRow, Health, HealthState, Page, Pool4Status,
-    ReloadReport, SiitStatus, Status, WorkerStatus,
+    Backend, ByProtocol, Counter, Cursor, DnsStatus, DropRow, FastStatus, Health, HealthState, Page,
+    Pool4Status, ReloadReport, SiitStatus, Status, WorkerStatus,
 };
 use crate::control::diff::{self, Change};
 use crate::control::plan::host::HostFacts;
@@ -26,6 +27,7 @@ use crate::io::dns_net;
 use crate::io::netlink::{Netlink, Wanted};
 use crate::nat64::engine::Engine;
 use crate::nat64::pool4::Pool;
+use crate::nat64::ride::Rides;
 use crate::nat64::settings::{self, BibRow, Hops, Key, Mtu, RowFilter, SessionRow};
 use crate::siit::{self, Siit};
 use crate::text::Lang;
@@ -64,6 +66,8 @@ pub enum Mailbox {
 
 /// Everything the admin socket needs.
 pub struct Control {
+    /// The fast path, or why there is none.
+    pub fast: Result<Arc<Fast>, WhyNot>,
     /// The DNS64, if there is one.
     pub dns: Option<Arc<dns_net::Shared>>,
     /// The workers.
@@ -99,6 +103,16 @@ pub struct Running {
     /// Ranges that the plan has no more, while flows of theirs go on.
     pub kept: Vec<Pool4Plan>,
 }
+
+/// Packets that the fast path drops by itself: name, its counter, meaning.
+const FAST_DROPS: &[(&str, &str, &str)] = &[
+    (
+        "fastpath_policed",
+        "drop_policed",
+        "more packets without a rule than one subscriber may send up to user space",
+    ),
+    ("fastpath_failed", "drop_failed", "the kernel could not rewrite the packet, for lack of memory"),
+];
 
 /// Between two looks at ranges that are kept.
 const LOOK: Duration = Duration::from_secs(5);
@@ -236,6 +250,11 @@ impl Control {
             | settings::Change::Timers(_)
             | settings::Change::Static(_) => None,
         };
+        if let (Ok(fast), settings::Change::Units(units), Some(nat64)) =
+            (&self.fast, change, running.plan.nat64())
+        {
+            fast.revoke(&nat64.units, units, nat64);
+        }
         for worker in 0..self.contacts.len() {
             let (change, pool) = (change.clone(), pool.clone());
             let done = self.ask(worker, move |engine, _| {
@@ -255,7 +274,9 @@ impl Control {
                 !plan.nat64().is_some_and(is_there) && is_draining(&pool, old)
             });
             let kept: Vec<_> = gone.collect();
-            self.route(&wanted_with(&running.plan, &running.kept), &wanted_with(plan, &kept))?;
+            let wanted = wanted_with(plan, &kept);
+            self.route(&wanted_with(&running.plan, &running.kept), &wanted)?;
+            self.tell_fast_path(wanted.pool4);
             (running.pool, running.kept) = (Some(pool), kept);
         }
         Ok(())
@@ -267,10 +288,21 @@ impl Control {
         let Some(pool) = running.pool.clone().filter(|_| !running.kept.is_empty()) else { return Ok(()) };
         let kept: Vec<_> = running.kept.iter().filter(|range| is_draining(&pool, range)).cloned().collect();
         if kept.len() < running.kept.len() {
-            self.route(&wanted_with(&running.plan, &running.kept), &wanted_with(&running.plan, &kept))?;
+            let wanted = wanted_with(&running.plan, &kept);
+            self.route(&wanted_with(&running.plan, &running.kept), &wanted)?;
+            self.tell_fast_path(wanted.pool4);
             running.kept = kept;
         }
         Ok(())
+    }
+
+    /// Flows at addresses that the fast path does not hear of go through the TUN.
+    fn tell_fast_path(&self, pool4: Vec<Prefix4>) {
+        if let Ok(fast) = &self.fast
+            && let Err(fault) = fast.set_pool4(pool4)
+        {
+            tracing::warn!("the fast path keeps the pool addresses of before: {fault}");
+        }
     }
 
     /// What the gateway wants from the kernel now.
@@ -302,6 +334,29 @@ impl Control {
             .map_err(|e| Problem::of_file(Fault::NotApplied { reason: e.to_string() }))
     }
 
+    fn fast_status(&self) -> FastStatus {
+        let counter = |(name, value): (&str, u64)| Counter { name: name.into(), value };
+        match &self.fast {
+            Ok(fast) => {
+                let (flows_limit, inside, outside) = fast.size();
+                FastStatus {
+                    on: true,
+                    inside,
+                    outside,
+                    flows_limit: flows_limit.into(),
+                    counters: fast.counters().into_iter().map(counter).collect(),
+                    ..FastStatus::default()
+                }
+            }
+            Err(why) => FastStatus {
+                code: why.code(),
+                why: why.what(Lang::En),
+                why_vi: why.what(Lang::Vi),
+                ..FastStatus::default()
+            },
+        }
+    }
+
     fn worker_status(&self, worker: usize, contact: &Contact) -> (WorkerStatus, Option<Tables>) {
         let totals = contact.counters.totals();
         let tables = match &contact.mailbox {
@@ -309,6 +364,7 @@ impl Control {
                 sessions: by_protocol(engine.session_counts()),
                 bib: by_protocol(engine.binding_counts()),
                 subscribers: engine.subscribers().into(),
+                rides: engine.rides_ended().unwrap_or_default(),
             }),
             // It has no tables, but it answers.
             Mailbox::Siit(_) => self.ask_siit(worker, |_, _| Tables::default()),
@@ -338,6 +394,7 @@ struct Tables {
     sessions: ByProtocol,
     bib: ByProtocol,
     subscribers: u64,
+    rides: Rides,
 }
 
 fn is_draining(pool: &Pool, range: &Pool4Plan) -> bool {
@@ -391,10 +448,14 @@ impl Backend for Control {
                 counters: dns.snapshot().into_iter().map(counter).collect(),
             });
         }
+        status.fastpath = self.fast_status();
         for (worker, contact) in self.contacts.iter().enumerate() {
             let (row, tables) = self.worker_status(worker, contact);
             match tables {
                 Some(tables) => {
+                    status.fastpath.flows += u64::from(tables.rides.flows);
+                    status.fastpath.installed += tables.rides.installed;
+                    status.fastpath.refused += tables.rides.refused;
                     add(&mut status.sessions, tables.sessions);
                     add(&mut status.bib, tables.bib);
                     status.subscribers += tables.subscribers;
@@ -438,7 +499,13 @@ impl Backend for Control {
             count,
             meaning: reason.meaning().into(),
         };
-        DropReason::ALL.iter().zip(totals.drops).map(row).collect()
+        let mut rows: Vec<_> = DropReason::ALL.iter().zip(totals.drops).map(row).collect();
+        let counters = self.fast.as_ref().map(|fast| fast.counters()).unwrap_or_default();
+        for (name, counter, meaning) in FAST_DROPS {
+            let count = counters.iter().find(|(n, _)| n == counter).map_or(0, |(_, value)| *value);
+            rows.push(DropRow { name: (*name).into(), count, meaning: (*meaning).into() });
+        }
+        rows
     }
 
     fn reload(&self) -> Result<ReloadReport, Vec<Problem>> {

@@ -13,6 +13,8 @@ use super::{Host, Lab};
 
 /// Name of the gateway's log file without `.log`, and of its service.
 pub const GATEWAY: &str = "gateway";
+/// Where the gateway's maps are pinned, below the directory of the laboratory.
+pub(super) const PINS: &str = "bpf";
 
 /// Starts the gateway's software and waits until it works.
 pub(super) fn start(lab: &mut Lab) -> Result<(), LabError> {
@@ -68,8 +70,10 @@ pub fn config(options: &Options, plan: &Plan, dir: &Path) -> String {
     text.push_str(&format!(
         "[dns64]\nlisten = [\"[{gateway6}]:53\"]\nupstream = [\"{DNS_UPSTREAM}:53\"]\nallow = [\"{INSIDE6}\"]\n\n\
          [[unit]]\nname = \"Lab office\"\nprefixes = [\"{INSIDE6}\"]\n\n\
-         [admin]\nsocket = \"{socket}\"\n\n[tun]\nname = \"{TUN}\"\n{more}",
+         [admin]\nsocket = \"{socket}\"\n\n[tun]\nname = \"{TUN}\"\n\n\
+         [fastpath]\npins = \"{pins}\"\n{more}",
         socket = path(dir, "admin.sock"),
+        pins = path(dir, PINS),
         more = options.config_extra,
     ));
     text

@@ -1,14 +1,17 @@
 //! Checks of `[fastpath]`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::nat64::number;
-use super::{TranslatorPlan, interface_name};
+use super::{TranslatorPlan, absolute, interface_name};
 use crate::control::config::{self, At, FastMode};
 use crate::control::problem::{Fault, Problems};
 
 /// Most flows: more than any machine's memory is worth.
 const MAX_FLOWS: u64 = 16_777_216;
+/// Several of the heartbeats that a gateway gives each second.
+const MIN_ORPHAN: u64 = 5;
 /// A day.
 const MAX_ORPHAN: u64 = 86_400;
 /// Packets per second of one subscriber.
@@ -27,6 +30,8 @@ pub struct FastPlan {
     pub max_flows: u32,
     /// How long it goes on without a gateway.
     pub orphan_limit: Duration,
+    /// Where the maps are kept, if the operator chose it.
+    pub pins: Option<PathBuf>,
     /// Packets per second of one subscriber that go up; 0 is no limit.
     pub miss_rate: u32,
     /// How many of them at once.
@@ -52,9 +57,10 @@ pub(super) fn build(
         orphan_limit: Duration::from_secs(number(
             section.orphan_limit.as_ref(),
             300,
-            0..=MAX_ORPHAN,
+            MIN_ORPHAN..=MAX_ORPHAN,
             problems,
         )),
+        pins: section.pins.as_ref().map(|at| absolute(Some(at), "", problems)),
         miss_rate: number(section.miss_rate.as_ref(), 2_000, 0..=MAX_RATE, problems),
         miss_burst: number(section.miss_burst.as_ref(), 2_000, 1..=MAX_RATE, problems),
     }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 
 use aya::maps::{Map, MapData};
@@ -11,7 +11,7 @@ use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandl
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType, tc};
 use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
 use caps::{CapSet, Capability};
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::net::if_::if_nameindex;
 use nix::sys::statfs::{FsType, statfs};
 
@@ -138,7 +138,7 @@ pub(super) fn detach(side: Side, is_wanted: impl Fn(&str) -> bool) -> io::Result
     Ok(())
 }
 
-/// Removes the pinned maps, and the directory if it is empty then.
+/// Removes the pinned maps.
 pub(super) fn unpin(pins: &Path) -> io::Result<()> {
     for name in MAPS {
         match fs::remove_file(pins.join(name)) {
@@ -149,10 +149,28 @@ pub(super) fn unpin(pins: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Removes the empty directory of the pins, and the file system that was mounted there for it.
+pub(super) fn remove_dir(pins: &Path) -> io::Result<()> {
+    let device = |path: &Path| fs::metadata(path).map(|meta| meta.dev()).ok();
+    let is_mount = is_bpf_fs(pins) && pins.parent().is_some_and(|parent| device(parent) != device(pins));
+    if is_mount {
+        umount2(pins, MntFlags::MNT_DETACH)?;
+    }
+    match fs::remove_dir(pins) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// Whether `dir` is on a bpf file system.
+pub(super) fn is_bpf_fs(dir: &Path) -> bool {
+    statfs(dir).is_ok_and(|found| found.filesystem_type() == BPF_FS)
+}
+
 /// Makes the directory of the pins, on a bpf file system.
 fn prepare(pins: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(pins)?;
-    if statfs(pins)?.filesystem_type() != BPF_FS {
+    if !is_bpf_fs(pins) {
         mount(
             Some("bpf"),
             pins,

@@ -133,7 +133,18 @@ pub fn open(config: &Config) -> Result<FastPath, Fault> {
 pub fn flush(pin_dir: &Path) -> io::Result<()> {
     load::detach(Side::Inside, |_| false)?;
     load::detach(Side::Outside, |_| false)?;
-    load::unpin(pin_dir)
+    remove_pins(pin_dir)
+}
+
+/// Removes what is pinned in `pin_dir`, and the directory. Programs go on where they are attached.
+pub fn remove_pins(pin_dir: &Path) -> io::Result<()> {
+    load::unpin(pin_dir)?;
+    load::remove_dir(pin_dir)
+}
+
+/// Whether `dir` is on a bpf file system.
+pub fn is_bpf_fs(dir: &Path) -> bool {
+    load::is_bpf_fs(dir)
 }
 
 impl FastPath {
