@@ -15,9 +15,13 @@ mod packet;
 
 #[path = "../support/forge.rs"]
 mod forge;
+#[path = "../support/hitless.rs"]
+#[allow(dead_code, reason = "the campaign lets more things happen")]
+mod hitless;
 mod tcp;
 
 mod dns;
+mod fastpath;
 mod lifecycle;
 mod policy;
 mod route;
