@@ -27,3 +27,4 @@ mod differential;
 mod kernel;
 mod object;
 mod rules;
+mod sockets;
