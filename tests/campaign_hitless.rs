@@ -81,7 +81,7 @@ fn once(size: Size, event: &Event) -> Outcome {
     let mut lab = TestLab::with(|options| {
         options.sampan = program;
         options.workers = Some(2);
-        options.config_extra = "mode = \"require\"\n".into();
+        options.fast_path = Some("mode = \"require\"\n".into());
     });
     hitless::run(&mut lab, size, event)
 }

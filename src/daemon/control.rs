@@ -24,6 +24,7 @@ use crate::control::plan::host::HostFacts;
 use crate::control::plan::{Nat64Plan, Plan, Pool4Mode, Pool4Plan, TranslatorPlan};
 use crate::control::problem::{Fault, Problem};
 use crate::io::dns_net;
+use crate::io::fastpath::Fault as FastFault;
 use crate::io::netlink::{Netlink, Wanted};
 use crate::nat64::engine::Engine;
 use crate::nat64::pool4::Pool;
@@ -255,6 +256,9 @@ impl Control {
         {
             fast.revoke(&nat64.units, units, nat64);
         }
+        if let settings::Change::Filtering(filtering) = change {
+            self.tell_fast_path(|fast| fast.set_filtering(&plan.fastpath, filtering));
+        }
         for worker in 0..self.contacts.len() {
             let (change, pool) = (change.clone(), pool.clone());
             let done = self.ask(worker, move |engine, _| {
@@ -276,7 +280,7 @@ impl Control {
             let kept: Vec<_> = gone.collect();
             let wanted = wanted_with(plan, &kept);
             self.route(&wanted_with(&running.plan, &running.kept), &wanted)?;
-            self.tell_fast_path(wanted.pool4);
+            self.tell_fast_path(|fast| fast.set_pool4(wanted.pool4));
             (running.pool, running.kept) = (Some(pool), kept);
         }
         Ok(())
@@ -290,18 +294,18 @@ impl Control {
         if kept.len() < running.kept.len() {
             let wanted = wanted_with(&running.plan, &kept);
             self.route(&wanted_with(&running.plan, &running.kept), &wanted)?;
-            self.tell_fast_path(wanted.pool4);
+            self.tell_fast_path(|fast| fast.set_pool4(wanted.pool4));
             running.kept = kept;
         }
         Ok(())
     }
 
     /// Flows at addresses that the fast path does not hear of go through the TUN.
-    fn tell_fast_path(&self, pool4: Vec<Prefix4>) {
+    fn tell_fast_path(&self, tell: impl FnOnce(&Fast) -> Result<(), FastFault>) {
         if let Ok(fast) = &self.fast
-            && let Err(fault) = fast.set_pool4(pool4)
+            && let Err(fault) = tell(fast)
         {
-            tracing::warn!("the fast path keeps the pool addresses of before: {fault}");
+            tracing::warn!("the fast path goes by the settings of before: {fault}");
         }
     }
 

@@ -10,7 +10,7 @@ use super::error::StartError;
 use super::now;
 use crate::addr::Prefix4;
 use crate::control::config::FastMode;
-use crate::control::plan::{Nat64Plan, Plan, TranslatorPlan};
+use crate::control::plan::{FastPlan, Nat64Plan, Plan, TranslatorPlan};
 use crate::faults;
 use crate::io::fastpath::{self, Config, FastPath, Fault};
 use crate::io::netfilter::{self, OnPath};
@@ -18,7 +18,7 @@ use crate::io::netlink::EthernetLinks;
 use crate::nat64::adopt::NotAdopted;
 use crate::nat64::engine::Engine;
 use crate::nat64::scope::{self, Scopes};
-use crate::nat64::settings::{Mtu, Unit};
+use crate::nat64::settings::{Filtering, Mtu, Unit};
 use crate::text::Lang;
 
 /// Between two signs of life.
@@ -210,8 +210,18 @@ impl Fast {
 
     /// The pool has changed: these addresses are ours now.
     pub fn set_pool4(&self, pool4: Vec<Prefix4>) -> Result<(), Fault> {
+        self.update(|config| config.pool4 = pool4)
+    }
+
+    /// Filtering has changed.
+    pub fn set_filtering(&self, plan: &FastPlan, filtering: &Filtering) -> Result<(), Fault> {
+        self.update(|config| config.miss_rate = miss_rate(plan, filtering))
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Config)) -> Result<(), Fault> {
         let mut config = self.config();
-        let new = Config { pool4, ..config.clone() };
+        let mut new = config.clone();
+        change(&mut new);
         self.path.update(&new)?;
         *config = new;
         Ok(())
@@ -271,6 +281,11 @@ pub fn not_flushed(pins: &Path, error: &io::Error) -> StartError {
     StartError::NotFlushed { path: pins.display().to_string(), reason: error.to_string() }
 }
 
+/// Where nobody may ride, everything comes up.
+const fn miss_rate(plan: &FastPlan, filtering: &Filtering) -> u32 {
+    if filtering.inbound_refresh { plan.miss_rate } else { 0 }
+}
+
 /// Design rule 9: a redirect bypasses netfilter and conntrack.
 fn bypasses_nothing() -> Result<(), Unwanted> {
     match netfilter::on_path() {
@@ -313,7 +328,7 @@ fn config(
         lowest_ipv6_mtu: mtu.lowest_ipv6,
         tos: nat64.classes.tos,
         traffic_class: nat64.classes.traffic_class,
-        miss_rate: plan.fastpath.miss_rate,
+        miss_rate: miss_rate(&plan.fastpath, &nat64.filtering),
         miss_burst: plan.fastpath.miss_burst,
         subscriber_len: nat64.subscriber_len,
         port_shift: smallest.unwrap_or(nat64.block_size).ilog2() as u8,

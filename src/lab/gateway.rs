@@ -70,12 +70,13 @@ pub fn config(options: &Options, plan: &Plan, dir: &Path) -> String {
     text.push_str(&format!(
         "[dns64]\nlisten = [\"[{gateway6}]:53\"]\nupstream = [\"{DNS_UPSTREAM}:53\"]\nallow = [\"{INSIDE6}\"]\n\n\
          [[unit]]\nname = \"Lab office\"\nprefixes = [\"{INSIDE6}\"]\n\n\
-         [admin]\nsocket = \"{socket}\"\n\n[tun]\nname = \"{TUN}\"\n\n\
-         [fastpath]\npins = \"{pins}\"\n{more}",
+         [admin]\nsocket = \"{socket}\"\n\n[tun]\nname = \"{TUN}\"\n",
         socket = path(dir, "admin.sock"),
-        pins = path(dir, PINS),
-        more = options.config_extra,
     ));
+    if let Some(lines) = &options.fast_path {
+        text.push_str(&format!("\n[fastpath]\npins = \"{}\"\n{lines}", path(dir, PINS)));
+    }
+    text.push_str(&options.config_extra);
     text
 }
 

@@ -11,7 +11,7 @@ use crate::support::TestLab;
 
 /// A laboratory with these lines in the table of the fast path.
 fn lab(lines: &str) -> TestLab {
-    TestLab::with(|options| options.config_extra = format!("{lines}\n"))
+    TestLab::with(|options| options.fast_path = Some(format!("{lines}\n")))
 }
 
 fn json(lab: &TestLab, command: &[&str]) -> Value {

@@ -368,8 +368,8 @@ section! {
         max_flows: u64 = "max-flows", Otherwise("`nat64.sessions`"), Restart, "Flows that it carries at most; the others go through user space. Memory for them is taken at start, and kept by a restart.";
         orphan_limit: u64 = "orphan-limit", Default("300"), Restart, "Seconds for which it goes on while no gateway runs, 5 to 86400.";
         pins: PathBuf = "pins", Otherwise("`sampan-` with the names of device and network namespace, in `/sys/fs/bpf` if that is a bpf file system, or else in `/run`"), Restart, "Directory in which its maps are kept for the next start, on a bpf file system; if it lies on another one, a bpf file system is mounted there.";
-        miss_rate: u64 = "miss-rate", Default("2000"), Restart, "Packets per second of one subscriber that it passes up to user space, 0 is no limit. What is more is dropped in the kernel, so that a flood of new flows does not drown the others.";
-        miss_burst: u64 = "miss-burst", Default("2000"), Restart, "How many of them may come at once.";
+        miss_rate: u64 = "miss-rate", Default("20000"), Restart, "Packets per second of one subscriber that it passes up to user space, 0 is no limit. What is more is dropped in the kernel, so that a flood of new flows does not drown the others. Flows that do not ride (static mappings, hairpins, ICMP) count, too; with `inbound-refresh = false`, where none rides, there is no limit.";
+        miss_burst: u64 = "miss-burst", Default("20000"), Restart, "How many of them may come at once.";
     }
 }
 

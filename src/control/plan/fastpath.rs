@@ -61,8 +61,8 @@ pub(super) fn build(
             problems,
         )),
         pins: section.pins.as_ref().map(|at| absolute(Some(at), "", problems)),
-        miss_rate: number(section.miss_rate.as_ref(), 2_000, 0..=MAX_RATE, problems),
-        miss_burst: number(section.miss_burst.as_ref(), 2_000, 1..=MAX_RATE, problems),
+        miss_rate: number(section.miss_rate.as_ref(), 20_000, 0..=MAX_RATE, problems),
+        miss_burst: number(section.miss_burst.as_ref(), 20_000, 1..=MAX_RATE, problems),
     }
 }
 
