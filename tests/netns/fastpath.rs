@@ -112,6 +112,34 @@ fn a_firewall_that_would_be_bypassed_keeps_auto_off_and_not_on() {
 }
 
 #[test]
+fn the_firewall_that_we_ship_lets_connections_open_and_end_in_every_mode() {
+    let shipped = include_str!("../../deploy/firewall/forward.nft");
+    for mode in ["off", "auto", "on"] {
+        let mut lab = lab(&format!("mode = \"{mode}\""));
+        let rules = shipped
+            .replace("64:ff9b::/96", &lab.options().pref64.to_string())
+            .replace("198.51.100.0/28", &lab.plan().pool4);
+        let file = lab.dir().join("forward.nft");
+        std::fs::write(&file, rules).unwrap();
+        lab.on("gw", &["nft", "-f", &file.display().to_string()]);
+        lab.sampan(&["stop"]).unwrap().check().unwrap();
+        assert!(lab.wait_service("gateway", Duration::from_secs(10)).unwrap());
+        lab.restart_gateway().unwrap();
+        assert_eq!(json(&lab, &["status"])["fastpath"]["on"], mode == "on");
+        for _ in 0..3 {
+            let stream = lab.download("client1", lab.embed(SERVER));
+            stream.flows(1 << 20, mode);
+        }
+        let dropped = lab.on("gw", &["nft", "list", "ruleset"]);
+        assert!(dropped.contains("ct state invalid drop"), "{dropped}");
+        let sessions = json(&lab, &["sessions", "--all", "--port", "80"]);
+        let ended =
+            sessions["rows"].as_array().unwrap().iter().filter(|row| row["state"] != "ESTABLISHED").count();
+        assert_eq!(ended, 3, "{mode}: every end was seen: {sessions}");
+    }
+}
+
+#[test]
 fn flows_go_on_without_a_gateway_and_its_successor_takes_them_over() {
     let mut lab = lab("mode = \"require\"");
     let size = Size { flows: 40, rate: 20, time: Duration::from_secs(6) };
