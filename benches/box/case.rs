@@ -27,7 +27,9 @@ pub enum Case {
     Nat44,
     /// Debian's tayga (stateless), with nftables masquerade for the N:1 part
     Tayga,
-    /// Sampan over TUN, default number of workers
+    /// Sampan with the fast path
+    Fast,
+    /// Sampan over TUN alone, default number of workers
     Sampan,
     /// Sampan over TUN, one worker
     Sampan1,
@@ -67,6 +69,7 @@ impl Case {
             Self::Forward => "forward",
             Self::Nat44 => "nat44",
             Self::Tayga => "tayga",
+            Self::Fast => "fast",
             Self::Sampan => "sampan",
             Self::Sampan1 => "sampan1",
             Self::Against => "against",
@@ -79,6 +82,7 @@ impl Case {
             Self::Forward => "kernel IPv6 forwarding",
             Self::Nat44 => "kernel NAT44",
             Self::Tayga => "tayga + masquerade",
+            Self::Fast => "Sampan fast path",
             Self::Sampan => "Sampan over TUN",
             Self::Sampan1 => "Sampan, 1 worker",
             Self::Against => "Sampan, --against",
@@ -90,7 +94,7 @@ impl Case {
             Self::Forward => Translator::Forward,
             Self::Nat44 => Translator::Nat44,
             Self::Tayga => Translator::Tayga,
-            Self::Sampan | Self::Sampan1 | Self::Against => Translator::Sampan,
+            Self::Fast | Self::Sampan | Self::Sampan1 | Self::Against => Translator::Sampan,
         }
     }
 }
@@ -107,6 +111,15 @@ impl Stand {
         options.workers = (case == Case::Sampan1).then_some(1);
         // One client makes the connections of many.
         options.nat64_extra = "ports = { max-blocks = 0 }\n".into();
+        options.fast_path = match case {
+            // And all of them have one address.
+            Case::Fast => Some("mode = \"require\"\nmiss-rate = 0\n".into()),
+            // A program of before the fast path knows no key of it.
+            Case::Against => None,
+            Case::Forward | Case::Nat44 | Case::Tayga | Case::Sampan | Case::Sampan1 => {
+                Some("mode = \"off\"\n".into())
+            }
+        };
         let lab = Lab::up(options)?;
         if case == Case::Tayga {
             masquerade(&lab)?;
@@ -128,7 +141,7 @@ impl Stand {
         match self.case {
             Case::Forward => SERVER6.into(),
             Case::Nat44 => SERVER.into(),
-            Case::Tayga | Case::Sampan | Case::Sampan1 | Case::Against => {
+            Case::Tayga | Case::Fast | Case::Sampan | Case::Sampan1 | Case::Against => {
                 self.lab.options().pref64.embed(SERVER).into()
             }
         }

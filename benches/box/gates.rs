@@ -2,9 +2,11 @@
 
 use serde::Serialize;
 
-/// A limit for a ratio of CPU costs, Sampan's to another case's.
+/// A limit for a ratio of CPU costs, one of Sampan's cases to another case.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Gate {
+    /// Name of the case that is judged.
+    pub of: &'static str,
     /// Name of the test.
     pub test: &'static str,
     /// Name of the case it is compared with.
@@ -16,13 +18,22 @@ pub struct Gate {
 }
 
 /// All of them.
-pub const GATES: [Gate; 5] = [
-    Gate { test: "up", to: "forward", limit: 2.2, aim: Some(1.5) },
-    Gate { test: "down", to: "forward", limit: 2.2, aim: Some(1.5) },
-    Gate { test: "up", to: "tayga", limit: 1.0 / 6.0, aim: None },
-    Gate { test: "down", to: "tayga", limit: 1.0 / 6.0, aim: None },
-    Gate { test: "echo", to: "tayga", limit: 1.0, aim: Some(0.75) },
+pub const GATES: [Gate; 10] = [
+    gate("fast", "up", "forward", 1.25, Some(1.0)),
+    gate("fast", "down", "forward", 1.25, Some(1.0)),
+    gate("fast", "echo", "forward", 1.15, Some(0.95)),
+    gate("fast", "connect", "nat44", 1.4, Some(1.0)),
+    gate("sampan", "up", "forward", 2.0, Some(1.4)),
+    gate("sampan", "down", "forward", 2.0, Some(1.4)),
+    gate("sampan", "echo", "forward", 2.5, Some(1.7)),
+    gate("sampan", "up", "tayga", 1.0 / 6.0, None),
+    gate("sampan", "down", "tayga", 1.0 / 6.0, None),
+    gate("sampan", "echo", "tayga", 1.0, Some(0.75)),
 ];
+
+const fn gate(of: &'static str, test: &'static str, to: &'static str, limit: f64, aim: Option<f64>) -> Gate {
+    Gate { of, test, to, limit, aim }
+}
 
 /// How a gate came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

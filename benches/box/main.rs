@@ -159,7 +159,7 @@ impl Args {
     fn cases(&self) -> Vec<Case> {
         let mut cases = self.cases.clone();
         if cases.is_empty() {
-            cases = vec![Case::Forward, Case::Nat44, Case::Tayga, Case::Sampan];
+            cases = vec![Case::Forward, Case::Nat44, Case::Tayga, Case::Fast, Case::Sampan];
             if self.full {
                 cases.push(Case::Sampan1);
             }

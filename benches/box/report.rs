@@ -6,7 +6,7 @@ use sampan::lab::tool::Tool;
 use serde::Serialize;
 
 use crate::case::Case;
-use crate::gates::{GATES, Outcome};
+use crate::gates::{GATES, Gate, Outcome};
 use crate::load::{Sample, Test};
 use crate::stats::{Spread, spread};
 
@@ -42,6 +42,8 @@ pub struct Summary {
     gateway_share: f64,
     /// Cost divided by that of kernel IPv6 forwarding in the same round.
     to_forward: Option<Spread>,
+    /// Cost divided by that of kernel NAT44 in the same round.
+    to_nat44: Option<Spread>,
     /// Cost divided by that of tayga in the same round.
     to_tayga: Option<Spread>,
     /// Units lost, or retransmitted segments, in all rounds.
@@ -51,6 +53,7 @@ pub struct Summary {
 /// A gate and how it came out.
 #[derive(Clone, Debug, Serialize)]
 pub struct Judged {
+    of: &'static str,
     test: &'static str,
     to: &'static str,
     limit: f64,
@@ -130,6 +133,7 @@ pub fn summarise(samples: &[Sample], tests: &[Test], cases: &[Case]) -> Vec<Summ
                 rate,
                 gateway_share: shares.map_or(0.0, |s| s.median),
                 to_forward: against(Case::Forward),
+                to_nat44: against(Case::Nat44),
                 to_tayga: against(Case::Tayga),
                 lost: own.iter().map(|s| s.lost).sum(),
             });
@@ -143,12 +147,17 @@ pub fn judge(summary: &[Summary]) -> Vec<Judged> {
     GATES
         .iter()
         .map(|gate| {
-            let row = summary.iter().find(|s| s.case == Case::Sampan && s.test.name() == gate.test);
+            let row = summary.iter().find(|s| s.case.name() == gate.of && s.test.name() == gate.test);
             let ratio = row
-                .and_then(|row| if gate.to == "tayga" { row.to_tayga } else { row.to_forward })
+                .and_then(|row| match gate.to {
+                    "tayga" => row.to_tayga,
+                    "nat44" => row.to_nat44,
+                    _ => row.to_forward,
+                })
                 .map(|spread| spread.median);
             let outcome = gate.judge(ratio);
-            Judged { test: gate.test, to: gate.to, limit: gate.limit, aim: gate.aim, ratio, outcome }
+            let Gate { of, test, to, limit, aim } = *gate;
+            Judged { of, test, to, limit, aim, ratio, outcome }
         })
         .collect()
 }
@@ -165,7 +174,7 @@ impl Report {
              {} rounds of {} s a measurement, {:.0} s in all; load before: {}; {:.1} % of the CPU time stolen by \
              the host, {:.0} % used by others\n\
              CPU time of client, gateway, server and ksoftirqd for each unit: median [quartiles]\n\
-             to forwarding, to tayga: median [quartiles] of the ratios within each round\n",
+             to forwarding, to NAT44, to tayga: median [quartiles] of the ratios within each round\n",
             s.commit,
             s.date,
             s.kernel,
@@ -185,10 +194,11 @@ impl Report {
                 last = Some(row.test);
                 let _ = writeln!(
                     text,
-                    "{:<24} {:>20} {:>18} {:>19} {:>12} {:>8}",
+                    "{:<24} {:>20} {:>18} {:>18} {:>19} {:>12} {:>8}",
                     row.test.name(),
                     format!("µs per {}", row.test.unit()),
                     "to forwarding",
+                    "to NAT44",
                     "to tayga",
                     "rate",
                     "gateway"
@@ -196,10 +206,11 @@ impl Report {
             }
             let _ = writeln!(
                 text,
-                "  {:<22} {:>20} {:>18} {:>19} {:>12} {:>7.0}%",
+                "  {:<22} {:>20} {:>18} {:>18} {:>19} {:>12} {:>7.0}%",
                 row.case.label(),
                 shown(row.cost),
                 row.to_forward.map_or_else(String::new, shown),
+                row.to_nat44.map_or_else(String::new, shown),
                 row.to_tayga.map_or_else(String::new, shown),
                 row.test.rate(row.rate.median),
                 row.gateway_share * 100.0
@@ -217,7 +228,8 @@ impl Report {
         for gate in &self.gates {
             let _ = writeln!(
                 text,
-                "gate {:<5} to {:<8} {:>7} of at most {:.3}{}: {}",
+                "gate {:<6} {:<7} to {:<8} {:>7} of at most {:.3}{}: {}",
+                gate.of,
                 gate.test,
                 gate.to,
                 gate.ratio.map_or_else(|| "?".into(), |r| format!("{r:.3}")),

@@ -127,6 +127,13 @@ pub(super) fn stop(context: &Context, matches: &ArgMatches) -> Outcome {
         }
         sleep(Duration::from_millis(50));
     }
+    // The gateway may have had no power over the files; without its configuration there is nothing to look for.
+    if flush
+        && let Ok(checked) = load(&context.config)
+        && let Err(error) = crate::daemon::remove_pins(&checked.plan)
+    {
+        return failed(context, &error);
+    }
     stopped(context, Word::Stopped)
 }
 

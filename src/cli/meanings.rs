@@ -61,6 +61,8 @@ const VIETNAMESE: &[(&str, &str)] = &[
     ("ring_full", "hàng đợi tới luồng xử lý sở hữu đã đầy"),
     ("device_write", "thiết bị từ chối gói tin"),
     ("shutdown", "còn trong hàng đợi khi cổng dừng"),
+    ("fastpath_policed", "gói không có luật nhiều hơn mức một thuê bao được gửi lên không gian người dùng"),
+    ("fastpath_failed", "nhân không viết lại được gói tin vì thiếu bộ nhớ"),
 ];
 
 #[cfg(test)]

@@ -7,8 +7,10 @@ use clap::ArgMatches;
 use super::Context;
 use super::output::{Outcome, Table, clean, duration, print, print_json};
 use super::words::Word;
-use crate::control::admin::{ByProtocol, DnsStatus, HealthState, SiitStatus, Status, WorkerStatus};
-use crate::text::Lang;
+use crate::control::admin::{
+    ByProtocol, DnsStatus, FastStatus, HealthState, SiitStatus, Status, WorkerStatus,
+};
+use crate::text::{Lang, shown};
 
 /// Shows the state.
 pub(super) fn status(context: &Context, _: &ArgMatches) -> Outcome {
@@ -37,7 +39,7 @@ fn headline(status: &Status, lang: Lang) -> String {
     };
     let mut text = format!("{}: {}\n", up.say(lang), health.say(lang));
     for reason in &status.health.reasons {
-        text.push_str(&format!("  - {}\n", crate::text::shown(reason, 200)));
+        text.push_str(&format!("  - {}\n", shown(reason, 200)));
     }
     text
 }
@@ -58,7 +60,10 @@ fn facts(status: &Status, lang: Lang) -> Vec<Vec<String>> {
     }
     match &status.siit {
         Some(siit) => rows.extend(mappings(siit, lang)),
-        None => rows.extend(tables(status, lang)),
+        None => {
+            rows.extend(tables(status, lang));
+            rows.extend(fast_path(&status.fastpath, lang));
+        }
     }
     if let Some(dns) = &status.dns64 {
         let listens = Word::Listens { listen: dns.listen.join(", "), upstream: dns.upstream.join(", ") };
@@ -78,6 +83,43 @@ fn tables(status: &Status, lang: Lang) -> Vec<Vec<String>> {
         vec![Word::LabelSessions.say(lang), sessions],
         vec!["BIB".into(), format!("{}: {}", status.bib.total(), each(status.bib))],
         vec![Word::LabelSubscribers.say(lang), of(status.subscribers, status.subscribers_limit)],
+    ]
+}
+
+/// What the fast path carries, or why there is none.
+fn fast_path(fast: &FastStatus, lang: Lang) -> Vec<Vec<String>> {
+    let line = |label: String, word: Word| vec![label, word.say(lang)];
+    if !fast.on {
+        let why = if lang == Lang::Vi { &fast.why_vi } else { &fast.why };
+        return vec![line(Word::LabelFast.say(lang), Word::FastOff { why: shown(why, 300) })];
+    }
+    let sum = |named: &dyn Fn(&str) -> bool| {
+        fast.counters.iter().filter(|c| named(&c.name)).map(|c| c.value).sum::<u64>()
+    };
+    let count = |name: &str| sum(&|other| other == name);
+    let (inside, outside) = (clean(&fast.inside), clean(&fast.outside));
+    vec![
+        line(
+            Word::LabelFast.say(lang),
+            Word::FastOn { flows: fast.flows, limit: fast.flows_limit, inside, outside },
+        ),
+        line(
+            String::new(),
+            Word::FastCarried {
+                packets6: count("segments_v6_to_v4"),
+                bytes6: count("bytes_v6_to_v4"),
+                packets4: count("segments_v4_to_v6"),
+                bytes4: count("bytes_v4_to_v6"),
+            },
+        ),
+        line(
+            String::new(),
+            Word::FastUp {
+                up: sum(&|name| name.starts_with("up_")),
+                dropped: sum(&|name| name.starts_with("drop_")),
+                refused: fast.refused,
+            },
+        ),
     ]
 }
 

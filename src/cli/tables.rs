@@ -13,6 +13,7 @@ use super::meanings::meaning;
 use super::output::{Outcome, Table, clean, complain, duration, endpoint, print, print_json};
 use super::words::Word;
 use crate::control::admin::{DropRow, MAX_PAGE, Page};
+use crate::nat64::ride::Path;
 use crate::nat64::settings::{BibRow, Protocol, SessionRow};
 use crate::text::{Lang, shown};
 
@@ -49,11 +50,12 @@ pub(super) fn sessions(context: &Context, matches: &ArgMatches) -> Outcome {
         Word::Pool,
         Word::Peer,
         Word::State,
+        Word::Way,
         Word::Expires,
         Word::Unit,
         Word::Worker,
     ];
-    let right = [false, false, false, false, false, true, false, true];
+    let right = [false, false, false, false, false, false, true, false, true];
     list(context, matches, "sessions", &header, &right, |row: &SessionRow| {
         vec![
             protocol(row.protocol),
@@ -61,6 +63,7 @@ pub(super) fn sessions(context: &Context, matches: &ArgMatches) -> Outcome {
             endpoint(row.src4.into(), row.src4_port),
             endpoint(row.dst4.into(), row.dst4_port),
             clean(&row.state),
+            way(row.path).say(context.lang),
             duration(row.expires_s),
             unit(row.unit.as_deref()),
             row.worker.to_string(),
@@ -212,6 +215,20 @@ fn protocol(protocol: Protocol) -> String {
         Protocol::Icmp => "icmp",
     }
     .to_owned()
+}
+
+const fn way(path: Path) -> Word {
+    match path {
+        Path::Fast => Word::WayFast,
+        Path::Off => Word::WayOff,
+        Path::Opening => Word::WayOpening,
+        Path::Waiting => Word::WayWaiting,
+        Path::Icmp => Word::WayIcmp,
+        Path::Static => Word::WayStatic,
+        Path::Hairpin => Word::WayHairpin,
+        Path::Refresh => Word::WayRefresh,
+        Path::Full => Word::WayFull,
+    }
 }
 
 fn unit(unit: Option<&str>) -> String {

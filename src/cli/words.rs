@@ -97,6 +97,16 @@ texts! {
         Expires en "EXPIRES" vi "CÒN LẠI";
         Unit en "UNIT" vi "ĐƠN VỊ";
         Worker en "WORKER" vi "LUỒNG";
+        Way en "PATH" vi "ĐƯỜNG";
+        WayFast en "fast" vi "nhanh";
+        WayOff en "TUN" vi "TUN";
+        WayOpening en "TUN: opening or closing" vi "TUN: đang mở hoặc đóng";
+        WayWaiting en "TUN: not yet both ways" vi "TUN: chưa đủ hai chiều";
+        WayIcmp en "TUN: ICMP" vi "TUN: ICMP";
+        WayStatic en "TUN: static" vi "TUN: tĩnh";
+        WayHairpin en "TUN: hairpin" vi "TUN: vòng lại";
+        WayRefresh en "TUN: inbound-refresh is off" vi "TUN: inbound-refresh tắt";
+        WayFull en "TUN: no room yet" vi "TUN: chưa có chỗ";
         Sessions en "SESSIONS" vi "SỐ PHIÊN";
         Count en "COUNT" vi "SỐ LƯỢNG";
         Name en "NAME" vi "TÊN";
@@ -126,6 +136,17 @@ texts! {
         Listens { listen: String, upstream: String }
             en "answers on {listen}, asks {upstream}"
             vi "trả lời trên {listen}, hỏi {upstream}";
+        LabelFast en "fast path" vi "đường nhanh";
+        FastOff { why: String } en "off: {why}" vi "tắt: {why}";
+        FastOn { flows: u64, limit: u64, inside: String, outside: String }
+            en "{flows} of {limit} flows; clients on {inside}, IPv4 on {outside}"
+            vi "{flows} trên {limit} luồng; máy khách ở {inside}, IPv4 ở {outside}";
+        FastCarried { packets6: u64, bytes6: u64, packets4: u64, bytes4: u64 }
+            en "carried to IPv4 {packets6} packets, {bytes6} bytes; to IPv6 {packets4} packets, {bytes4} bytes"
+            vi "đã chuyển sang IPv4 {packets6} gói, {bytes6} byte; sang IPv6 {packets4} gói, {bytes4} byte";
+        FastUp { up: u64, dropped: u64, refused: u64 }
+            en "passed up {up} packets, dropped {dropped}; flows without room: {refused}"
+            vi "chuyển lên {up} gói, loại {dropped}; luồng không có chỗ: {refused}";
         In en "IN" vi "VÀO";
         Translated en "TRANSLATED" vi "CHUYỂN DỊCH";
         Absorbed en "ABSORBED" vi "GHÉP";

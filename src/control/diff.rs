@@ -150,6 +150,18 @@ fn restarts(old: &Plan, new: &Plan) -> Vec<String> {
     let others = differing(&[
         ("dns64", old.dns64.is_some() != new.dns64.is_some()),
         ("dns64.listen", listen(old) != listen(new) && old.dns64.is_some() && new.dns64.is_some()),
+        ("fastpath.mode", old.fastpath.mode != new.fastpath.mode),
+        ("fastpath.inside", old.fastpath.inside != new.fastpath.inside),
+        ("fastpath.outside", old.fastpath.outside != new.fastpath.outside),
+        // It follows the number of sessions where nothing is said.
+        (
+            "fastpath.max-flows",
+            old.fastpath.max_flows != new.fastpath.max_flows && sessions(old) == sessions(new),
+        ),
+        ("fastpath.orphan-limit", old.fastpath.orphan_limit != new.fastpath.orphan_limit),
+        ("fastpath.pins", old.fastpath.pins != new.fastpath.pins),
+        ("fastpath.miss-rate", old.fastpath.miss_rate != new.fastpath.miss_rate),
+        ("fastpath.miss-burst", old.fastpath.miss_burst != new.fastpath.miss_burst),
         ("admin.socket", old.admin_socket != new.admin_socket),
         ("tun.name", old.tun_name != new.tun_name),
         ("log.level", old.log_level != new.log_level),
@@ -235,6 +247,10 @@ fn nat64_restarts(was: &Nat64Plan, is: &Nat64Plan) -> Vec<String> {
         ("nat64.pool4", permuted && was.ranges() != is.ranges()),
     ]);
     plain.into_iter().chain(moved).chain(resized).chain(fixed).collect()
+}
+
+fn sessions(plan: &Plan) -> Option<u32> {
+    plan.nat64().map(|nat64| nat64.limits.sessions)
 }
 
 fn listen(plan: &Plan) -> &[SocketAddr] {
@@ -345,6 +361,14 @@ upstream = ["203.0.113.53"]
             "unit.quota.unanswered" => swap("name = \"a\"", "name = \"a\", quota.unanswered = 3"),
             "unit.quota.new-per-second" => swap("name = \"a\"", "name = \"a\", quota.new-per-second = 3"),
             "unit.quota.reserve" => swap("name = \"a\"", "name = \"a\", quota.reserve = 3"),
+            "fastpath.mode" => line("fastpath.mode = \"off\""),
+            "fastpath.inside" => line("fastpath.inside = [\"eth1\"]"),
+            "fastpath.outside" => line("fastpath.outside = [\"eth0\"]"),
+            "fastpath.max-flows" => line("fastpath.max-flows = 9"),
+            "fastpath.orphan-limit" => line("fastpath.orphan-limit = 9"),
+            "fastpath.pins" => line("fastpath.pins = \"/b\""),
+            "fastpath.miss-rate" => line("fastpath.miss-rate = 9"),
+            "fastpath.miss-burst" => line("fastpath.miss-burst = 9"),
             "nat64.subscriber" => line("nat64.subscriber = 64"),
             "nat64.block-size" => line("nat64.block-size = 1024"),
             "nat64.key-file" => line("nat64.key-file = \"/k\""),

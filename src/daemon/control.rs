@@ -1,6 +1,6 @@
 //! The running gateway as the admin socket sees it: asks the workers, adds up, reloads.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -12,21 +12,24 @@ use tokio::sync::watch;
 
 use super::counters::{Counters, Totals};
 use super::dns;
+use super::fast::{Fast, WhyNot};
 use super::ring::Exchange;
 use super::worker::{Request, Requests};
 use crate::addr::Prefix4;
 use crate::control::admin::{
-    Backend, ByProtocol, Counter, Cursor, DnsStatus, DropRow, Health, HealthState, Page, Pool4Status,
-    ReloadReport, SiitStatus, Status, WorkerStatus,
+    Backend, ByProtocol, Counter, Cursor, DnsStatus, DropRow, FastStatus, Health, HealthState, Page,
+    Pool4Status, ReloadReport, SiitStatus, Status, WorkerStatus,
 };
 use crate::control::diff::{self, Change};
 use crate::control::plan::host::HostFacts;
 use crate::control::plan::{Nat64Plan, Plan, Pool4Mode, Pool4Plan, TranslatorPlan};
 use crate::control::problem::{Fault, Problem};
 use crate::io::dns_net;
+use crate::io::fastpath::Fault as FastFault;
 use crate::io::netlink::{Netlink, Wanted};
 use crate::nat64::engine::Engine;
 use crate::nat64::pool4::Pool;
+use crate::nat64::ride::Rides;
 use crate::nat64::settings::{self, BibRow, Hops, Key, Mtu, RowFilter, SessionRow};
 use crate::siit::{self, Siit};
 use crate::text::Lang;
@@ -65,6 +68,8 @@ pub enum Mailbox {
 
 /// Everything the admin socket needs.
 pub struct Control {
+    /// The fast path, or why there is none.
+    pub fast: Result<Arc<Fast>, WhyNot>,
     /// The DNS64, if there is one.
     pub dns: Option<Arc<dns_net::Shared>>,
     /// The workers.
@@ -103,6 +108,16 @@ pub struct Running {
     pub own: Arc<[Ipv4Addr]>,
 }
 
+/// Packets that the fast path drops by itself: name, its counter, meaning.
+const FAST_DROPS: &[(&str, &str, &str)] = &[
+    (
+        "fastpath_policed",
+        "drop_policed",
+        "more packets without a rule than one subscriber may send up to user space",
+    ),
+    ("fastpath_failed", "drop_failed", "the kernel could not rewrite the packet, for lack of memory"),
+];
+
 /// Between two looks at what changes by itself.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -120,24 +135,6 @@ pub async fn look_after(control: Arc<Control>) {
             tracing::error!("routes of drained pool addresses: {}", problem.view(Lang::En).message);
         }
     }
-}
-
-/// IPv4 addresses that this machine has and `plan` keeps from clients, in order.
-pub fn own_addresses(plan: &Plan) -> Arc<[Ipv4Addr]> {
-    if plan.reach_gateway() {
-        return Arc::default();
-    }
-    let of_host = HostFacts::read().addresses.into_iter();
-    let mut own: Vec<_> = of_host
-        .filter(|host| host.interface != plan.tun_name)
-        .filter_map(|host| match host.addr {
-            IpAddr::V4(addr) if !addr.is_loopback() => Some(addr),
-            IpAddr::V4(_) | IpAddr::V6(_) => None,
-        })
-        .collect();
-    own.sort_unstable();
-    own.dedup();
-    own.into()
 }
 
 /// What a plan wants from the kernel.
@@ -168,7 +165,7 @@ fn wanted_with(plan: &Plan, kept: &[Pool4Plan]) -> Wanted {
 
 impl Control {
     /// Has a stateful worker do something between two batches. `None` when it does not answer.
-    fn ask<R: Send + 'static>(
+    pub(super) fn ask<R: Send + 'static>(
         &self,
         worker: usize,
         what: impl FnOnce(&mut Engine, Instant) -> R + Send + 'static,
@@ -180,7 +177,7 @@ impl Control {
     }
 
     /// The same for a stateless worker.
-    fn ask_siit<R: Send + 'static>(
+    pub(super) fn ask_siit<R: Send + 'static>(
         &self,
         worker: usize,
         what: impl FnOnce(&mut Siit, Instant) -> R + Send + 'static,
@@ -207,7 +204,7 @@ impl Control {
         answered.recv_timeout(PATIENCE).ok()
     }
 
-    fn running(&self) -> std::sync::MutexGuard<'_, Running> {
+    pub(super) fn running(&self) -> std::sync::MutexGuard<'_, Running> {
         // A panic while it was held left a whole value: it is replaced in one assignment.
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -261,6 +258,14 @@ impl Control {
             | settings::Change::Timers(_)
             | settings::Change::Static(_) => None,
         };
+        if let (Ok(fast), settings::Change::Units(units), Some(nat64)) =
+            (&self.fast, change, running.plan.nat64())
+        {
+            fast.revoke(&nat64.units, units, nat64);
+        }
+        if let settings::Change::Filtering(filtering) = change {
+            self.tell_fast_path(|fast| fast.set_filtering(&plan.fastpath, filtering));
+        }
         for worker in 0..self.contacts.len() {
             let (change, pool) = (change.clone(), pool.clone());
             let done = self.ask(worker, move |engine, _| {
@@ -280,7 +285,9 @@ impl Control {
                 !plan.nat64().is_some_and(is_there) && is_draining(&pool, old)
             });
             let kept: Vec<_> = gone.collect();
-            self.route(&wanted_with(&running.plan, &running.kept), &wanted_with(plan, &kept))?;
+            let wanted = wanted_with(plan, &kept);
+            self.route(&wanted_with(&running.plan, &running.kept), &wanted)?;
+            self.tell_fast_path(|fast| fast.set_pool4(wanted.pool4));
             (running.pool, running.kept) = (Some(pool), kept);
         }
         Ok(())
@@ -292,31 +299,21 @@ impl Control {
         let Some(pool) = running.pool.clone().filter(|_| !running.kept.is_empty()) else { return Ok(()) };
         let kept: Vec<_> = running.kept.iter().filter(|range| is_draining(&pool, range)).cloned().collect();
         if kept.len() < running.kept.len() {
-            self.route(&wanted_with(&running.plan, &running.kept), &wanted_with(&running.plan, &kept))?;
+            let wanted = wanted_with(&running.plan, &kept);
+            self.route(&wanted_with(&running.plan, &running.kept), &wanted)?;
+            self.tell_fast_path(|fast| fast.set_pool4(wanted.pool4));
             running.kept = kept;
         }
         Ok(())
     }
 
-    /// Tells the workers when the machine has got other addresses.
-    fn follow_own_addresses(&self) {
-        let mut running = self.running();
-        let own = own_addresses(&running.plan);
-        if own == running.own {
-            return;
+    /// Flows at addresses that the fast path does not hear of go through the TUN.
+    fn tell_fast_path(&self, tell: impl FnOnce(&Fast) -> Result<(), FastFault>) {
+        if let Ok(fast) = &self.fast
+            && let Err(fault) = tell(fast)
+        {
+            tracing::warn!("the fast path goes by the settings of before: {fault}");
         }
-        for (worker, contact) in self.contacts.iter().enumerate() {
-            let own = own.clone();
-            let told = match &contact.mailbox {
-                Mailbox::Nat64(_) => self.ask(worker, move |engine, _| engine.set_own_addresses(own)),
-                Mailbox::Siit(_) => self.ask_siit(worker, move |siit, _| siit.set_own_addresses(own)),
-            };
-            // Looks again, and tells all of them, next time.
-            if told.is_none() {
-                return;
-            }
-        }
-        running.own = own;
     }
 
     /// What the gateway wants from the kernel now.
@@ -348,6 +345,29 @@ impl Control {
             .map_err(|e| Problem::of_file(Fault::NotApplied { reason: e.to_string() }))
     }
 
+    fn fast_status(&self) -> FastStatus {
+        let counter = |(name, value): (&str, u64)| Counter { name: name.into(), value };
+        match &self.fast {
+            Ok(fast) => {
+                let (flows_limit, inside, outside) = fast.size();
+                FastStatus {
+                    on: true,
+                    inside,
+                    outside,
+                    flows_limit: flows_limit.into(),
+                    counters: fast.counters().into_iter().map(counter).collect(),
+                    ..FastStatus::default()
+                }
+            }
+            Err(why) => FastStatus {
+                code: why.code(),
+                why: why.what(Lang::En),
+                why_vi: why.what(Lang::Vi),
+                ..FastStatus::default()
+            },
+        }
+    }
+
     fn worker_status(&self, worker: usize, contact: &Contact) -> (WorkerStatus, Option<Tables>) {
         let totals = contact.counters.totals();
         let tables = match &contact.mailbox {
@@ -355,6 +375,7 @@ impl Control {
                 sessions: by_protocol(engine.session_counts()),
                 bib: by_protocol(engine.binding_counts()),
                 subscribers: engine.subscribers().into(),
+                rides: engine.rides_ended().unwrap_or_default(),
             }),
             // It has no tables, but it answers.
             Mailbox::Siit(_) => self.ask_siit(worker, |_, _| Tables::default()),
@@ -384,6 +405,7 @@ struct Tables {
     sessions: ByProtocol,
     bib: ByProtocol,
     subscribers: u64,
+    rides: Rides,
 }
 
 fn is_draining(pool: &Pool, range: &Pool4Plan) -> bool {
@@ -437,10 +459,14 @@ impl Backend for Control {
                 counters: dns.snapshot().into_iter().map(counter).collect(),
             });
         }
+        status.fastpath = self.fast_status();
         for (worker, contact) in self.contacts.iter().enumerate() {
             let (row, tables) = self.worker_status(worker, contact);
             match tables {
                 Some(tables) => {
+                    status.fastpath.flows += u64::from(tables.rides.flows);
+                    status.fastpath.installed += tables.rides.installed;
+                    status.fastpath.refused += tables.rides.refused;
                     add(&mut status.sessions, tables.sessions);
                     add(&mut status.bib, tables.bib);
                     status.subscribers += tables.subscribers;
@@ -484,7 +510,13 @@ impl Backend for Control {
             count,
             meaning: reason.meaning().into(),
         };
-        DropReason::ALL.iter().zip(totals.drops).map(row).collect()
+        let mut rows: Vec<_> = DropReason::ALL.iter().zip(totals.drops).map(row).collect();
+        let counters = self.fast.as_ref().map(|fast| fast.counters()).unwrap_or_default();
+        for (name, counter, meaning) in FAST_DROPS {
+            let count = counters.iter().find(|(n, _)| n == counter).map_or(0, |(_, value)| *value);
+            rows.push(DropRow { name: (*name).into(), count, meaning: (*meaning).into() });
+        }
+        rows
     }
 
     fn reload(&self) -> Result<ReloadReport, Vec<Problem>> {

@@ -50,6 +50,16 @@ faults! {
                 => "start as root, or with CAP_NET_ADMIN, CAP_NET_BIND_SERVICE, CAP_SETUID and CAP_SETGID"
             vi "không hạ được đặc quyền: {reason}"
                 => "khởi động bằng root, hoặc với CAP_NET_ADMIN, CAP_NET_BIND_SERVICE, CAP_SETUID và CAP_SETGID";
+        Fastpath { reason: String, remedy: String }
+            en "no fast path, and fastpath.mode is \"require\": {reason}"
+                => "{remedy}; or set fastpath.mode = \"auto\""
+            vi "không có đường nhanh, mà fastpath.mode là \"require\": {reason}"
+                => "{remedy}; hoặc đặt fastpath.mode = \"auto\"";
+        NotFlushed { path: String, reason: String }
+            en "cannot remove the eBPF maps in {path}: {reason}"
+                => "run `sampan stop --flush` as root"
+            vi "không gỡ được các bảng eBPF trong {path}: {reason}"
+                => "chạy `sampan stop --flush` bằng root";
         System { reason: String }
             en "{reason}" => "look at the limits of this machine (ulimit -a, free -m)"
             vi "lỗi hệ thống: {reason}" => "xem các giới hạn của máy này (ulimit -a, free -m)";

@@ -148,8 +148,8 @@ fn millis(time: SystemTime) -> u64 {
 }
 
 impl Opened {
-    /// Starts the writer. `unclaimed` blocks are not leased any more. `start` is the origin of the workers' clock.
-    pub fn start(self, unclaimed: &[Held], start: Clock) -> io::Result<Writer> {
+    /// Starts the writer. `unclaimed` blocks are not leased any more.
+    pub fn start(self, unclaimed: &[Held]) -> io::Result<Writer> {
         let rows = Arc::new(Journal::new(ROWS));
         let is_healthy = Arc::new(AtomicBool::new(self.file.is_some()));
         let stop = Arc::new(AtomicBool::new(false));
@@ -160,7 +160,6 @@ impl Opened {
             file: self.file,
             path: self.path,
             written: 0,
-            start,
             is_healthy: is_healthy.clone(),
             nagged: None,
         };
@@ -204,7 +203,6 @@ struct Book {
     file: Option<Flock<File>>,
     path: PathBuf,
     written: usize,
-    start: Clock,
     is_healthy: Arc<AtomicBool>,
     nagged: Option<Clock>,
 }
@@ -214,7 +212,7 @@ impl Book {
         if rows.is_empty() {
             return;
         }
-        let (now, wall) = (self.start.elapsed(), SystemTime::now());
+        let (now, wall) = (super::now(), SystemTime::now());
         let mut text = String::new();
         for row in rows {
             let key = (row.block.addr, row.block.first);
@@ -224,7 +222,7 @@ impl Book {
             } else {
                 self.live.remove(&key);
             }
-            let ago = now.saturating_sub(Duration::from_nanos(row.at.as_nanos()));
+            let ago = now.since(row.at);
             let at = if row.at == Instant::ZERO { wall } else { wall.checked_sub(ago).unwrap_or(wall) };
             write_row(&mut text, millis(at), row);
         }
@@ -311,7 +309,7 @@ mod tests {
         let path = dir.path().join("deep/key.blocks");
         let opened = open(&path, all);
         assert!(opened.held.is_empty() && opened.is_complete, "the first start");
-        let writer = opened.start(&[], Clock::now()).unwrap();
+        let writer = opened.start(&[]).unwrap();
         for n in [7, 3, 9] {
             writer.rows.push(row(true, n)).unwrap();
         }
@@ -332,7 +330,7 @@ mod tests {
         // A second gateway leaves it alone.
         assert!(open(&path, all).held.is_empty());
         // What nobody claims is given back.
-        clean.start(&[block(7)], Clock::now()).unwrap().end();
+        clean.start(&[block(7)]).unwrap().end();
         assert!(open(&path, all).held.is_empty());
     }
 
@@ -348,7 +346,7 @@ mod tests {
         let nowhere = path.join("below-a-file");
         let opened = open(&nowhere, all);
         assert!(opened.held.is_empty());
-        let writer = opened.start(&[], Clock::now()).unwrap();
+        let writer = opened.start(&[]).unwrap();
         assert!(!writer.is_healthy.load(Ordering::Relaxed));
         writer.rows.push(row(true, 1)).unwrap();
         writer.end();
@@ -358,7 +356,7 @@ mod tests {
     fn a_long_journal_is_tidied() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("blocks");
-        let writer = open(&path, all).start(&[], Clock::now()).unwrap();
+        let writer = open(&path, all).start(&[]).unwrap();
         let put = |row: Row| {
             while writer.rows.push(row).is_err() {
                 thread::sleep(Duration::from_millis(1));

@@ -7,9 +7,11 @@ mod control;
 pub mod counters;
 mod dns;
 mod error;
+mod fast;
 mod journal;
 mod key;
 mod notices;
+mod own;
 mod privileges;
 pub mod ring;
 mod stateful;
@@ -22,18 +24,22 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant as Clock};
 
+use nix::time::{ClockId, clock_gettime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use self::control::{Contact, Control, Mailbox, Running, Stop, wanted};
 use self::counters::{Counters, Totals};
 pub use self::error::StartError;
+use self::fast::{Fast, WhyNot};
 use self::ring::Exchange;
 use self::stateful::{Prepared, Stateful};
 use self::worker::{Requests, Translator, Worker};
 use crate::control::admin::{self, Backend, BindFault};
+use crate::control::config::FastMode;
 use crate::control::plan::{Nat64Plan, Plan, SiitPlan, TranslatorPlan};
-use crate::io::netlink::{Netlink, NetlinkError, Wanted};
+use crate::io::fastpath;
+use crate::io::netlink::{EthernetLinks, Netlink, NetlinkError, Wanted};
 use crate::io::tun::{self, TunQueue};
 use crate::nat64::settings::{Hops, Key, Mtu};
 use crate::siit::{self, Siit};
@@ -65,12 +71,45 @@ pub fn flush(plan: &Plan) -> Result<(), StartError> {
     runtime.block_on(async {
         let netlink = connect()?;
         netlink.apply_proxy(&Wanted::default(), &wanted(plan)).await.map_err(network)?;
+        let pins = fast::pins(plan);
+        fastpath::flush(&pins).map_err(|e| fast::not_flushed(&pins, &e))?;
         tun::remove(&plan.tun_name).map_err(|e| StartError::Tun { reason: e.to_string() })
     })
 }
 
+/// Removes what a gateway without powers over files could not remove itself when it was told to leave nothing behind.
+pub fn remove_pins(plan: &Plan) -> Result<(), StartError> {
+    let pins = fast::pins(plan);
+    fastpath::remove_pins(&pins).map_err(|e| fast::not_flushed(&pins, &e))
+}
+
+/// The fast path, or why there is none, which is said once. Where the operator insists on it, that is the end.
+fn open_fast_path(
+    plan: &Plan,
+    links: EthernetLinks,
+    tun: u32,
+    mtu: Mtu,
+    workers: u16,
+) -> Result<Result<Fast, WhyNot>, StartError> {
+    let opened = Fast::open(plan, links, tun, mtu, workers);
+    match &opened {
+        Ok(fast) => {
+            let (flows, inside, outside) = fast.size();
+            tracing::info!(flows, mib = fast.bytes() / (1 << 20), inside, outside, "fast path");
+        }
+        Err(why) if plan.fastpath.mode == FastMode::Require => {
+            let (reason, remedy) = (why.what(Lang::En), why.remedy(Lang::En));
+            return Err(StartError::Fastpath { reason, remedy });
+        }
+        Err(why) if why.is_wanted() => tracing::info!("no fast path: {}", why.what(Lang::En)),
+        Err(why) => {
+            tracing::warn!("no fast path, everything goes through the TUN: {}", why.what(Lang::En));
+        }
+    }
+    Ok(opened)
+}
+
 async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
-    let start = Clock::now();
     // First of all: a second gateway must not get as far as the TUN of the first.
     let admin = admin::bind(&plan.admin_socket).map_err(|e| {
         let (path, reason) = (e.path.display().to_string(), e.fault.what(Lang::En));
@@ -107,23 +146,25 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
         None => None,
     };
     netlink.apply(tun_index, &wanted(&plan), &Wanted::default()).await.map_err(network)?;
+    let links = netlink.ethernet_links(tun_index).await.map_err(network)?;
+    let fast = open_fast_path(&plan, links, tun_index, mtu, workers)?;
     let who = privileges::drop_all().map_err(|reason| StartError::Privileges { reason })?;
 
     let (stop, mut stopped) = watch::channel(Stop::No);
     let (failed, mut failures) = mpsc::channel(1);
-    let own = control::own_addresses(&plan);
+    let own = own::own_addresses(&plan);
     let mut stateful = None;
     let (crew, pool, key) = match kind {
         Kind::Nat64(nat64, key, prepared) => {
             let mut settings = nat64.settings(key, mtu, Hops::KernelForwards);
             settings.icmp6_source = icmp6_source;
             settings.mss_clamp = settings.mss_clamp.map(|_| mss::fitting(narrow.v6, narrow.v4));
-            let mut made = prepared.start(&settings, workers, start).map_err(system)?;
+            let mut made = prepared.start(&settings, workers, fast.as_ref().ok()).map_err(system)?;
             made.engines.iter_mut().for_each(|engine| engine.set_own_addresses(own.clone()));
             let Stateful { engines, pool, writer, streams, table_bytes } = made;
             tokio::spawn(notices::tell(streams));
             stateful = Some((writer, table_bytes));
-            (Crew::start(queues, engines, start, &failed, Mailbox::Nat64)?, Some(pool), Some(key))
+            (Crew::start(queues, engines, &failed, Mailbox::Nat64)?, Some(pool), Some(key))
         }
         Kind::Siit(siit) => {
             let mut settings = siit.settings(mtu, Hops::KernelForwards);
@@ -133,18 +174,24 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
             for worker in 0..workers {
                 let seed = u64::from_ne_bytes(key::random().map_err(system)?);
                 let place = siit::Place { worker, workers, seed };
-                let mut siit = Siit::new(settings.clone(), place, now(start));
+                let mut siit = Siit::new(settings.clone(), place, now());
                 siit.set_own_addresses(own.clone());
                 translators.push(siit);
             }
-            (Crew::start(queues, translators, start, &failed, Mailbox::Siit)?, None, None)
+            (Crew::start(queues, translators, &failed, Mailbox::Siit)?, None, None)
         }
     };
     let dns = match dns {
         Some(prepared) => Some(prepared.start(&stop, &failed)?),
         None => None,
     };
+    let fast = fast.map(Arc::new);
+    if let Ok(fast) = &fast {
+        fast.beat();
+        tokio::spawn(fast::keep_alive(fast.clone()));
+    }
     let control = Arc::new(Control {
+        fast,
         dns: dns.as_ref().map(|d| d.shared.clone()),
         contacts: crew.contacts,
         exchange: crew.exchange.clone(),
@@ -205,6 +252,9 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
     if how == Stop::Flush {
         let wanted = control.wanted();
         control.netlink.apply_proxy(&Wanted::default(), &wanted).await.map_err(network)?;
+        if let Ok(fast) = &control.fast {
+            fast.end();
+        }
         for queue in &left {
             queue.set_persistent(false).map_err(|e| StartError::Tun { reason: e.to_string() })?;
         }
@@ -247,7 +297,6 @@ impl Crew {
     fn start<T: Translator + Send + 'static>(
         queues: Vec<TunQueue>,
         translators: Vec<T>,
-        start: Clock,
         failed: &mpsc::Sender<StartError>,
         mailbox: fn(Arc<Requests<T>>) -> Mailbox,
     ) -> Result<Self, StartError> {
@@ -269,7 +318,7 @@ impl Crew {
             let (running, failed) = (running.clone(), failed.clone());
             let thread = thread::Builder::new()
                 .name(format!("worker-{number}"))
-                .spawn(move || work(number, worker, start, &running, &failed))
+                .spawn(move || work(number, worker, &running, &failed))
                 .map_err(system)?;
             crew.threads.push(thread);
         }
@@ -281,14 +330,13 @@ impl Crew {
 fn work<T: Translator>(
     number: u16,
     mut worker: Worker<TunQueue, T>,
-    start: Clock,
     running: &AtomicBool,
     failed: &mpsc::Sender<StartError>,
 ) -> TunQueue {
     // Otherwise the kernel may make half as much again out of every pause; refused, that is what happens.
     let _ = nix::sys::prctl::set_timerslack(1000);
     while running.load(Ordering::Relaxed) {
-        let result = match worker.turn(now(start)) {
+        let result = match worker.turn(now()) {
             Ok(true) => Ok(()),
             // As network cards do it: the next packets of a bulk flow are taken together. Whoever sends them then does
             // not wake this thread for each, nor does this thread wake whoever receives them.
@@ -309,8 +357,10 @@ fn work<T: Translator>(
     worker.into_device()
 }
 
-fn now(start: Clock) -> Instant {
-    Instant::from_nanos(u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX))
+/// The clock of the engines, of the programs in the kernel, and of whoever ran before: CLOCK_MONOTONIC.
+fn now() -> Instant {
+    // Every kernel has this clock.
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Instant::ZERO, |time| Instant::ZERO + Duration::from(time))
 }
 
 fn system(error: std::io::Error) -> StartError {

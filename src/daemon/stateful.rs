@@ -3,8 +3,8 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant as Clock;
 
+use super::fast::Fast;
 use super::journal::{self, Opened, Writer};
 use super::key;
 use super::now;
@@ -45,10 +45,10 @@ impl Prepared {
     }
 
     /// Makes the engines and gives subscribers the blocks that they had.
-    pub fn start(mut self, settings: &Settings, workers: u16, start: Clock) -> io::Result<Stateful> {
+    pub fn start(mut self, settings: &Settings, workers: u16, fast: Option<&Fast>) -> io::Result<Stateful> {
         if !self.journal.is_complete {
             // RFC 6888 REQ-8: after a loss of state old ports rest too.
-            self.pool.open_at(now(start) + settings.ports.hold_down);
+            self.pool.open_at(now() + settings.ports.hold_down);
         }
         let pool = Arc::new(self.pool);
         let steering = Steering::new(settings.key, settings.subscriber_len, workers);
@@ -58,9 +58,9 @@ impl Prepared {
         for worker in 0..workers {
             let seed = u64::from_ne_bytes(key::random()?);
             let place = Place { worker, steering: steering.clone(), pool: pool.clone(), seed };
-            let mut engine = Engine::new(settings.clone(), place, now(start));
+            let mut engine = Engine::new(settings.clone(), place, now());
             engine.set_ledger(ledger.clone());
-            unclaimed.extend(engine.restore(now(start), &self.journal.held));
+            unclaimed.extend(engine.restore(now(), &self.journal.held));
             engines.push(engine);
         }
         tracing::info!(
@@ -68,9 +68,12 @@ impl Prepared {
             complete = self.journal.is_complete,
             "blocks of before"
         );
-        let writer = self.journal.start(&unclaimed, start)?;
+        let writer = self.journal.start(&unclaimed)?;
         for engine in &mut engines {
             engine.set_journal(writer.rows.clone());
+        }
+        if let Some(fast) = fast {
+            fast.board(&mut engines)?;
         }
         let streams = engines.iter().map(Engine::events).collect();
         let table_bytes = engines.iter().map(Engine::table_bytes).sum();

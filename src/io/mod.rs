@@ -1,8 +1,10 @@
 //! Layer 4: thin shells around the kernel. Whatever can be decided is decided below.
 
 pub mod dns_net;
+pub mod fastpath;
 pub mod host;
 pub mod mem;
+pub mod netfilter;
 pub mod netlink;
 pub mod tun;
 pub mod vnet;

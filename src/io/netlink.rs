@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType};
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
@@ -66,6 +66,15 @@ pub struct LinkMtus {
     pub narrowest: u16,
     /// Of the link with the largest MTU.
     pub widest: u16,
+}
+
+/// Names of the links with Ethernet headers that have a global address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EthernetLinks {
+    /// Of IPv6.
+    pub v6: Vec<String>,
+    /// Of IPv4.
+    pub v4: Vec<String>,
 }
 
 impl Netlink {
@@ -157,6 +166,30 @@ impl Netlink {
             LinkMtus { narrowest: usual(all.iter().min()), widest: usual(all.iter().max()) }
         };
         Ok((mtus(AddressFamily::Inet6), mtus(AddressFamily::Inet)))
+    }
+
+    /// The links beside `tun` by which packets come with an Ethernet header.
+    pub async fn ethernet_links(&self, tun: u32) -> Result<EthernetLinks, NetlinkError> {
+        let addresses: Vec<_> =
+            self.handle.address().get().execute().try_collect().await.map_err(failed("list addresses"))?;
+        let links: Vec<_> =
+            self.handle.link().get().execute().try_collect().await.map_err(failed("list interfaces"))?;
+        let with = |family: AddressFamily| {
+            let usable = links.iter().filter(|link| {
+                let has_address = |a: &AddressMessage| {
+                    let global = a.header.scope == AddressScope::Universe;
+                    a.header.index == link.header.index && a.header.family == family && global
+                };
+                link.header.index != tun
+                    && link.header.link_layer_type == LinkLayerType::Ether
+                    && addresses.iter().any(has_address)
+            });
+            let names = usable
+                .flat_map(|link| &link.attributes)
+                .filter_map(|a| if let LinkAttribute::IfName(name) = a { Some(name.clone()) } else { None });
+            names.collect()
+        };
+        Ok(EthernetLinks { v6: with(AddressFamily::Inet6), v4: with(AddressFamily::Inet) })
     }
 
     /// A global IPv6 address of this machine, for errors of our own: the first one that is no link-local one.

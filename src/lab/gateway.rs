@@ -12,6 +12,8 @@ use super::{Host, Lab};
 
 /// Name of the gateway's log file without `.log`, and of its service.
 pub const GATEWAY: &str = "gateway";
+/// Where the gateway's maps are pinned, below the directory of the laboratory.
+pub(super) const PINS: &str = "bpf";
 
 /// Starts the gateway's software and waits until it works.
 pub(super) fn start(lab: &mut Lab) -> Result<(), LabError> {
@@ -67,10 +69,13 @@ pub fn config(options: &Options, plan: &Plan, dir: &Path) -> String {
     text.push_str(&format!(
         "[dns64]\nlisten = [\"[{gateway6}]:53\"]\nupstream = [\"{DNS_UPSTREAM}:53\"]\nallow = [\"{INSIDE6}\"]\n\n\
          [[unit]]\nname = \"Lab office\"\nprefixes = [\"{INSIDE6}\"]\n\n\
-         [admin]\nsocket = \"{socket}\"\n\n[tun]\nname = \"{TUN}\"\n{more}",
+         [admin]\nsocket = \"{socket}\"\n\n[tun]\nname = \"{TUN}\"\n",
         socket = path(dir, "admin.sock"),
-        more = options.config_extra,
     ));
+    if let Some(lines) = &options.fast_path {
+        text.push_str(&format!("\n[fastpath]\npins = \"{}\"\n{lines}", path(dir, PINS)));
+    }
+    text.push_str(&options.config_extra);
     text
 }
 

@@ -71,6 +71,8 @@ pub struct Options {
     pub workers: Option<u8>,
     /// Lines added to the `[nat64]` section of the gateway's configuration.
     pub nat64_extra: String,
+    /// Lines of the table `[fastpath]`; no such table when there are none.
+    pub fast_path: Option<String>,
     /// Sections added to the end of the gateway's configuration.
     pub config_extra: String,
     /// The `sampan` program to run in the gateway.
@@ -93,6 +95,7 @@ impl Options {
             allow_lab_nets: true,
             workers: None,
             nat64_extra: String::new(),
+            fast_path: Some(String::new()),
             config_extra: String::new(),
             sampan: sampan.into(),
         }

@@ -106,6 +106,9 @@ pub fn ids() -> Vec<String> {
 /// Removes a laboratory's directory, and the common one when it is empty.
 pub fn remove(id: &str) -> Result<(), LabError> {
     let dir = dir(id);
+    // Maps of the fast path lie on a file system of their own.
+    let pins = dir.join(super::gateway::PINS);
+    crate::io::fastpath::remove_pins(&pins).map_err(LabError::io(format!("remove {}", pins.display())))?;
     match fs::remove_dir_all(&dir) {
         Ok(()) => {}
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

@@ -27,6 +27,9 @@ impl Engine {
         let Some(subscriber) = slot.and_then(|slot| self.subscribers.get_mut(slot)) else {
             return self.make_room(bib, None);
         };
+        if waits == Waits::Nobody {
+            return slot.map_or(Ok(()), |slot| self.readmit(bib, slot));
+        }
         let quota = self.settings.quotas.subscriber;
         // Strangers cannot use up what the client needs for its own: half is kept for what it starts itself.
         let most = |limit: u32| if waits == Waits::V6 { limit.div_ceil(2) } else { limit };
@@ -56,6 +59,34 @@ impl Engine {
             subscriber.unanswered += 1;
         }
         Ok(())
+    }
+
+    /// Charges a session of before a restart: it is neither new nor does it wait for an answer.
+    fn readmit(&mut self, bib: u32, slot: u32) -> Result<(), Limit> {
+        let most = self.settings.quotas.subscriber.sessions;
+        let Some(subscriber) = self.subscribers.get_mut(slot) else { return Err(Limit::Table) };
+        if most > 0 && subscriber.sessions >= most {
+            return Err(Limit::Sessions);
+        }
+        subscriber.sessions += 1;
+        let [network, unit] = subscriber.accounts;
+        let made = if !self.accounts.charge(network, Item::Sessions) {
+            Err(Limit::Sessions)
+        } else if !self.accounts.charge(unit, Item::Sessions) {
+            self.accounts.refund(network, Item::Sessions);
+            Err(Limit::Sessions)
+        } else {
+            self.make_room(bib, Some(unit)).inspect_err(|_| {
+                self.refund(network, false);
+                self.refund(unit, false);
+            })
+        };
+        if made.is_err()
+            && let Some(subscriber) = self.subscribers.get_mut(slot)
+        {
+            subscriber.sessions -= 1;
+        }
+        made
     }
 
     /// Whether the quotas of the network and the unit of `subscriber` have one more session that the client begins.
@@ -153,7 +184,10 @@ impl Engine {
     /// A session that was admitted is in the table now.
     pub(super) fn session_made(&mut self, now: Instant, slot: u32) {
         let sessions = &self.sessions;
-        self.unanswered.push(slot, |slot| sessions.get(slot).is_some_and(|s| s.waits != Waits::Nobody));
+        let waits = |slot| sessions.get(slot).is_some_and(|s| s.waits != Waits::Nobody);
+        if waits(slot) {
+            self.unanswered.push(slot, waits);
+        }
         if self.tells_sessions()
             && let Some(session) = self.sessions.get(slot)
         {
@@ -162,8 +196,10 @@ impl Engine {
     }
 
     /// A session that was admitted found no room after all.
-    pub(super) fn not_made(&mut self, bib: u32) {
-        self.settle_unanswered(bib);
+    pub(super) fn not_made(&mut self, bib: u32, waits: Waits) {
+        if waits != Waits::Nobody {
+            self.settle_unanswered(bib);
+        }
         self.discharge(bib);
     }
 

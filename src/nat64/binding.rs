@@ -1,5 +1,6 @@
 //! Bindings and what they cost: subscribers, their ports and blocks.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,19 +82,42 @@ impl Engine {
     /// RFC 6146 §3.5.1.1, §3.5.2.3, §3.5.3: a port of the client's own blocks.
     pub(super) fn new_binding(&mut self, now: Instant, key: &Key6) -> Result<u32, Refusal> {
         self.leases.set_now(now);
-        self.try_new_binding(now, key).map_err(|limit| {
+        self.try_new_binding(now, key, None).map_err(|limit| {
             self.events.push(now, Event::LimitHit { limit, client: key.src6 });
             // the IPv6 twin of "host unreachable".
             reason(limit).with(Notice::Unreachable)
         })
     }
 
-    fn try_new_binding(&mut self, now: Instant, key: &Key6) -> Result<u32, Limit> {
+    /// The binding that a client had before a restart.
+    pub(super) fn same_binding(
+        &mut self,
+        now: Instant,
+        key: &Key6,
+        addr: Ipv4Addr,
+        port: u16,
+    ) -> Option<u32> {
+        self.leases.set_now(now);
+        self.try_new_binding(now, key, Some((addr, port))).ok()
+    }
+
+    /// A binding with any port, or with exactly the one that is wanted.
+    fn try_new_binding(
+        &mut self,
+        now: Instant,
+        key: &Key6,
+        wanted: Option<(Ipv4Addr, u16)>,
+    ) -> Result<u32, Limit> {
         let prefix = self.steering.subscriber(key.src6);
         let mut subscriber = self.subscriber(prefix).ok_or(Limit::Table)?;
-        // Nobody gets a port, or even a block, for a session that he may not have.
-        let mut allowed = self.may_have_binding(now, subscriber);
+        let mut allowed = match wanted {
+            // Nobody gets a port, or even a block, for a session that he may not have.
+            None => self.may_have_binding(now, subscriber),
+            // What was there before a restart is nothing new.
+            Some(_) => self.charge_port(subscriber),
+        };
         if let Err(limit) = allowed
+            && wanted.is_none()
             && self.give_way(now, subscriber, NIL, limit)
         {
             // A subscriber without mappings may have gone with the last of its idle blocks.
@@ -101,7 +125,7 @@ impl Engine {
             allowed = self.may_have_binding(now, subscriber);
         }
         let made = allowed.and_then(|()| {
-            let made = self.lease_port(now, key, prefix, subscriber);
+            let made = self.lease_port(now, key, prefix, subscriber, wanted);
             if made.is_err() {
                 self.refund_port(subscriber);
             }
@@ -118,7 +142,14 @@ impl Engine {
         self.may_have_session(now, subscriber).and_then(|()| self.charge_port(subscriber))
     }
 
-    fn lease_port(&mut self, now: Instant, key: &Key6, prefix: u128, subscriber: u32) -> Result<u32, Limit> {
+    fn lease_port(
+        &mut self,
+        now: Instant,
+        key: &Key6,
+        prefix: u128,
+        subscriber: u32,
+        wanted: Option<(Ipv4Addr, u16)>,
+    ) -> Result<u32, Limit> {
         let unit = self.unit_of(key.src6);
         let scope = self.pool.scope(unit.and_then(|u| u.pool.as_deref())).ok_or(Limit::Pool)?;
         let request = Request {
@@ -131,7 +162,10 @@ impl Engine {
             port: key.port6,
             protocol: key.protocol,
         };
-        let taken = self.leases.take(&request, &self.pool, &self.settings.ports, &self.settings.key);
+        let taken = match wanted {
+            None => self.leases.take(&request, &self.pool, &self.settings.ports, &self.settings.key),
+            Some((addr, port)) => self.leases.retake(&request, addr, port, &self.pool),
+        };
         let Taken { port: lease, block } = taken.map_err(|no_port| match no_port {
             NoPort::Exhausted => Limit::Pool,
             NoPort::Quota => Limit::Ports,

@@ -13,6 +13,7 @@ use super::permission::Permissions;
 use super::pool4::Pool;
 use super::quota::{Accounts, Ledger};
 use super::reassembly::{Joined, Reassembly};
+use super::ride::Riders;
 use super::session::Sessions;
 use super::settings::{Change, Filter, Filtering, HELD_SYNS, Hops, MAX_STATIC, Protocol, Settings};
 use super::steer::Steering;
@@ -104,8 +105,10 @@ pub struct Engine {
     pub(super) idents: Idents,
     /// Next identification of IPv6 fragments.
     pub(super) ident6: u32,
-    seed: u64,
+    pub(super) seed: u64,
     pub(super) notices: Bucket,
+    /// Sessions that a fast path carries, when there is one.
+    pub(super) riders: Option<Riders>,
 }
 
 impl Engine {
@@ -150,6 +153,7 @@ impl Engine {
             ident6: (seed >> 8) as u32,
             seed,
             notices: Bucket::new(settings.limits.icmp_errors_per_second, seed ^ 6, now),
+            riders: None,
             pool: place.pool,
             settings,
         };
@@ -212,6 +216,7 @@ impl Engine {
                 self.settings.filtering = *filtering;
                 self.rebuild_permissions();
                 self.follow_outbound();
+                self.review_rides();
             }
             Change::Timers(timers) => self.settings.timers.clone_from(timers),
             Change::Static(entries) => self.change_static(entries),
@@ -235,6 +240,7 @@ impl Engine {
             // A hairpinned peer was allowed because it was in the pool.
             !stays || engine.check_peer(s.dst4, s.pool6).is_err()
         });
+        self.review_rides();
     }
 
     /// Takes the IPv4 addresses of the machine itself. Clients do not reach them by way of pool6, so that what its
@@ -275,8 +281,9 @@ impl Engine {
     }
 
     /// Bytes of all tables.
-    pub const fn table_bytes(&self) -> usize {
-        self.sessions.bytes()
+    pub fn table_bytes(&self) -> usize {
+        self.riders.as_ref().map_or(0, Riders::bytes)
+            + self.sessions.bytes()
             + self.bib.bytes()
             + self.subscribers.bytes()
             + self.leases.bytes()

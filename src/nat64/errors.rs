@@ -141,7 +141,7 @@ impl Engine {
         }
         // At least eight bytes of the transport are there, or it would have no ports.
         let seq = quote.get(l4 + 4..).and_then(|rest| rest.first_chunk()).map(|seq| u32::from_be_bytes(*seq));
-        match (seq, self.sessions.witness(slot)) {
+        match (seq, self.witness_of(slot)) {
             (Some(seq), Some(witness)) if witness.may_be_under_way(side, seq) => Ok(()),
             _ => Err(DropReason::NotInFlight),
         }

@@ -19,6 +19,8 @@ use crate::xlat::probe::build_probe6;
 enum End {
     /// It is gone.
     Gone,
+    /// It is not over: the fast path has carried packets of it.
+    Kept,
     /// It has been given a last chance.
     Grace,
 }
@@ -50,7 +52,7 @@ impl Engine {
             (session.state, session.protocol, session.peer_port, session.waits);
         let (state, lifetime) = match (protocol, segment) {
             (Protocol::Tcp, Some(segment)) => {
-                let believed = self.sessions.witness_mut(slot).is_some_and(|w| w.see(side, segment));
+                let believed = self.see(slot, side, segment);
                 // RFC 6146 §5.2: what the ends cannot have sent neither ends nor prolongs anything.
                 if !believed {
                     return;
@@ -71,6 +73,9 @@ impl Engine {
         self.update(now, slot, state, self.lifetime(lifetime, peer_port));
         if side == Side::V6 {
             self.note_outbound(slot, false);
+        }
+        if self.riders.is_some() {
+            self.board(now, slot, waits == Waits::Nobody);
         }
     }
 
@@ -118,15 +123,16 @@ impl Engine {
             return Err(DropReason::TableFull);
         }
         // May end another session of the same binding to make room.
-        self.admit(now, bib, session.waits)?;
+        let waits = session.waits;
+        self.admit(now, bib, waits)?;
         if let Some(permissions) = &mut self.permissions
             && !permissions.add(bib, peer)
         {
-            self.not_made(bib);
+            self.not_made(bib, waits);
             return Err(DropReason::TableFull);
         }
         let Some(slot) = self.sessions.insert(session) else {
-            self.not_made(bib);
+            self.not_made(bib, waits);
             if let Some(permissions) = &mut self.permissions {
                 permissions.remove(bib, peer);
             }
@@ -165,12 +171,19 @@ impl Engine {
 
     /// A session that the peer has opened lives no longer than the client keeps the mapping.
     pub(super) fn bound_inbound(&mut self, slot: u32) {
-        let (Some(until), Some(session)) = (&self.outbound_until, self.sessions.get_mut(slot)) else {
+        let (Some(until), Some(session)) = (&self.outbound_until, self.sessions.get(slot)) else {
             return;
         };
-        let Some(until) = until.get(session.bib as usize) else { return };
-        if self.bib.get(session.bib).is_some_and(|b| !b.is_static()) && *until < session.deadline {
-            session.deadline = *until;
+        let Some(until) = until.get(session.bib as usize).copied() else { return };
+        if self.bib.get(session.bib).is_some_and(|b| !b.is_static()) && until < session.deadline {
+            self.shorten(slot, until);
+        }
+    }
+
+    /// Lets a session that is in the wheel end earlier.
+    pub(super) fn shorten(&mut self, slot: u32, deadline: wheel::Tick) {
+        if let Some(session) = self.sessions.get_mut(slot) {
+            session.deadline = deadline;
             self.wheel.remove(&mut self.sessions, slot);
             self.wheel.add(&mut self.sessions, slot);
         }
@@ -201,12 +214,16 @@ impl Engine {
         let grace = |state| tcp::timeout(state).and_then(|(_, lifetime)| self.lifetime(lifetime, 0));
         self.sessions.get(slot).is_some_and(|s| {
             let grace = wheel::ticks(grace(s.state).unwrap_or_default());
-            wheel::tick(now) < s.deadline.saturating_add(grace)
+            wheel::tick(now) < self.deadline_of(slot, s).saturating_add(grace)
         })
     }
 
     /// What RFC 6146 says about a session, already out of the wheel, whose lifetime is over.
     fn time_out(&mut self, now: Instant, slot: u32) -> End {
+        if self.riders.is_some() && self.was_carried(now, slot) {
+            self.wheel.add(&mut self.sessions, slot);
+            return End::Kept;
+        }
         let Some(session) = self.sessions.get(slot) else { return End::Gone };
         let grace = tcp::timeout(session.state)
             .and_then(|(state, lifetime)| Some((state, self.lifetime(lifetime, session.peer_port)?)));
@@ -229,6 +246,7 @@ impl Engine {
 
     /// Removes a session that is not in the wheel.
     fn remove_session(&mut self, slot: u32, leaving: Leaving) {
+        self.alight(self.leases.now(), slot);
         let Some(session) = self.sessions.remove(slot) else { return };
         self.counts[session.protocol as usize] -= 1;
         self.session_gone(&session);
@@ -273,7 +291,7 @@ impl Engine {
         }
     }
 
-    fn lifetime(&self, lifetime: Lifetime, peer_port: u16) -> Option<Duration> {
+    pub(super) fn lifetime(&self, lifetime: Lifetime, peer_port: u16) -> Option<Duration> {
         let timers = &self.settings.timers;
         match lifetime {
             Lifetime::Keep => None,

@@ -6,6 +6,7 @@
 //! clock, socket or thread in here.
 
 mod admit;
+pub mod adopt;
 pub mod bib;
 mod binding;
 pub mod engine;
@@ -20,6 +21,7 @@ pub mod journal;
 pub mod lease;
 mod life;
 pub(crate) mod limit;
+pub mod mirror;
 mod outbound;
 mod permission;
 pub mod permute;
@@ -27,7 +29,9 @@ pub mod policy;
 pub mod pool4;
 pub mod quota;
 pub mod reassembly;
+pub mod ride;
 mod rows;
+pub mod scope;
 pub mod session;
 pub mod settings;
 pub mod slab;

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::engine::Engine;
+use super::ride::Path;
 use super::settings::{BibRow, Protocol, RowFilter, SessionRow};
 use super::tcp::State;
 use super::wheel;
@@ -45,9 +46,10 @@ impl Engine {
                 dst4: s.dst4,
                 dst4_port: s.peer_port,
                 state: s.state.name().to_owned(),
-                expires_s: u64::from(s.deadline.saturating_sub(wheel::tick(now)).div_ceil(4)),
+                expires_s: u64::from(self.deadline_of(slot, s).saturating_sub(wheel::tick(now)).div_ceil(4)),
                 unit: unit.map(str::to_owned),
                 worker: self.worker,
+                path: self.path_of(slot, s),
             })
         })
     }
@@ -75,6 +77,7 @@ impl Engine {
             expires_s: deadline.since(now).as_secs_f64().ceil() as u64,
             unit: None,
             worker: self.worker,
+            path: self.path_while(Path::Opening),
         })
     }
 

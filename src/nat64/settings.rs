@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::policy::{Assignment, PortPolicy, Quota, Quotas};
+use super::ride::Path;
 use crate::addr::{Prefix4, Prefix6};
 use crate::xlat::pref64::Pref64;
 
@@ -445,6 +446,9 @@ pub struct SessionRow {
     pub unit: Option<String>,
     /// Worker that owns it.
     pub worker: u16,
+    /// Which way its packets take, and why.
+    #[serde(default)]
+    pub path: Path,
 }
 
 /// One row of the binding information base.

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, spawn};
 
 use sampan::control::admin::{
-    Backend, ByProtocol, Counter, Cursor, DnsStatus, DropRow, Health, HealthState, Page, Pool4Status,
-    ReloadReport, Status, WorkerStatus, bind, serve,
+    Backend, ByProtocol, Counter, Cursor, DnsStatus, DropRow, FastStatus, Health, HealthState, Page,
+    Pool4Status, ReloadReport, Status, WorkerStatus, bind, serve,
 };
 use sampan::control::plan::check;
 use sampan::control::problem::Problem;
@@ -51,6 +51,7 @@ fn session(i: u16) -> SessionRow {
         expires_s: 7_200,
         unit: (i < 20).then(|| "Sở Tài chính & Kế hoạch".to_owned()),
         worker: i % 2,
+        path: sampan::nat64::ride::Path::Fast,
     }
 }
 
@@ -105,6 +106,23 @@ impl Backend for Fake {
                     .map(|(name, value)| Counter { name: name.into(), value })
                     .collect(),
             }),
+            fastpath: FastStatus {
+                on: true,
+                inside: "eth1".into(),
+                outside: "eth0".into(),
+                flows: 2_345,
+                flows_limit: 262_144,
+                refused: 3,
+                counters: [
+                    ("segments_v6_to_v4", 1_000_000),
+                    ("bytes_v6_to_v4", 64_000_000),
+                    ("up_miss", 5_000),
+                ]
+                .into_iter()
+                .map(|(name, value)| Counter { name: name.into(), value })
+                .collect(),
+                ..FastStatus::default()
+            },
             siit: None,
         }
     }

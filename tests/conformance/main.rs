@@ -20,6 +20,7 @@ mod limits;
 mod offload;
 mod ports;
 mod reload;
+mod ride;
 mod rows;
 mod security;
 mod static_entries;

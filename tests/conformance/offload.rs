@@ -95,8 +95,10 @@ fn tcp_super_packets_cross_whole_both_ways() {
             }
             // The next packet of this client, hence of this worker, uses no identification of these segments.
             let next = gateway.translate(&tcp(up_src, up_dst, ACK, b""));
-            if src.is_ipv4() {
+            if src.is_ipv4() && gateway.fast.is_none() {
                 assert_eq!(next.id, first_id.wrapping_add(after.len() as u16));
+            } else if src.is_ipv4() {
+                assert!(after.iter().all(|segment| segment.id != next.id));
             }
         }
     }

@@ -18,9 +18,13 @@ mod packet;
 mod flood_ground;
 #[path = "../support/forge.rs"]
 mod forge;
+#[path = "../support/hitless.rs"]
+#[allow(dead_code, reason = "the campaign lets more things happen")]
+mod hitless;
 mod tcp;
 
 mod dns;
+mod fastpath;
 mod flood;
 mod lifecycle;
 mod policy;

@@ -15,6 +15,7 @@ use sampan::nat64::event::Event;
 use sampan::nat64::policy::{Assignment, PortPolicy, Quotas};
 use sampan::nat64::pool4::Pool;
 use sampan::nat64::quota::Ledger;
+use sampan::nat64::ride::Rides;
 use sampan::nat64::settings::{
     BibRow, Change, Classes, Filtering, Hops, Key, Limits, Mtu, Pool4, Pool4Range, RowFilter, SessionRow,
     Settings, Timers,
@@ -24,6 +25,7 @@ use sampan::time::Instant;
 use sampan::verdict::DropReason;
 use sampan::wire::packet::Offload;
 
+use super::fast::FastPath;
 use super::packet::Packet;
 
 /// Settings for tests: the prefix is not the well-known one, so that the documentation networks can be allowed by
@@ -78,6 +80,9 @@ pub struct Gateway {
     came_out: u64,
     refused: u64,
     next_queue: usize,
+    checks: u64,
+    /// What packets come to first, if there is one.
+    pub fast: Option<FastPath>,
 }
 
 impl Gateway {
@@ -110,7 +115,7 @@ impl Gateway {
                 )
             })
             .collect();
-        let (fed, came_out, refused, next_queue) = (0, 0, 0, 0);
+        let (fed, came_out, refused, next_queue, checks, fast) = (0, 0, 0, 0, 0, None);
         Self {
             workers,
             counters,
@@ -124,12 +129,29 @@ impl Gateway {
             came_out,
             refused,
             next_queue,
+            checks,
+            fast,
         }
     }
 
-    /// The same gateway with one worker and with three.
-    pub fn each(settings: &Settings) -> [Self; 2] {
-        [Self::new(settings.clone(), 1), Self::new(settings.clone(), 3)]
+    /// With a fast path that has room for `capacity` flows.
+    pub fn with_fast_path(settings: Settings, workers: u16, capacity: usize) -> Self {
+        let fast = FastPath::new(&settings, workers, capacity);
+        let mut gateway = Self::new(settings, workers);
+        let mirror = fast.clone();
+        gateway.on_engines(move |engine, _| engine.set_mirror(Box::new(mirror.clone()), mirror.scopes()));
+        gateway.fast = Some(fast);
+        gateway
+    }
+
+    /// The same gateway with one worker and with three, without and with a fast path: nobody shall see a difference.
+    pub fn each(settings: &Settings) -> [Self; 4] {
+        [
+            Self::new(settings.clone(), 1),
+            Self::new(settings.clone(), 3),
+            Self::with_fast_path(settings.clone(), 1, usize::MAX),
+            Self::with_fast_path(settings.clone(), 3, usize::MAX),
+        ]
     }
 
     pub fn settings(&self) -> &Settings {
@@ -173,6 +195,11 @@ impl Gateway {
 
     /// Feeds one packet, to one queue after another, so that with several workers most come to the wrong one.
     pub fn send_raw(&mut self, bytes: Vec<u8>, offload: Offload) -> Vec<Out> {
+        let carried = self.fast.as_ref().and_then(|fast| fast.carry(self.now, &bytes, offload));
+        if let Some((bytes, offload)) = carried {
+            self.check_accounting();
+            return vec![Out { worker: 0, bytes, offload }];
+        }
         self.next_queue = (self.next_queue + 1) % self.workers.len();
         self.feed(self.next_queue as u16, bytes, offload);
         self.run()
@@ -413,6 +440,22 @@ impl Gateway {
         } else {
             assert!(t.translated >= t.out_translated && t.translated <= t.out_translated + t.out_pieces);
         }
+        let Some(fast) = &self.fast else { return };
+        // It looks at all sessions: now and then is enough.
+        self.checks += 1;
+        if !self.checks.is_multiple_of(16) {
+            return;
+        }
+        let mut rides = Rides::default();
+        for more in self.engines().filter_map(Engine::rides) {
+            rides.flows += more.flows;
+            for (sum, more) in [(&mut rides.from6, more.from6), (&mut rides.from4, more.from4)] {
+                sum.packets += more.packets;
+                sum.bytes += more.bytes;
+            }
+        }
+        assert_eq!(rides.flows as usize, fast.flows(), "every rule belongs to a session");
+        assert_eq!([rides.from6, rides.from4], fast.total(), "everything that was carried is in the books");
     }
 }
 

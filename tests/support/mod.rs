@@ -4,6 +4,7 @@
 pub mod campaign;
 pub mod churn;
 pub mod device;
+pub mod fast;
 pub mod gateway;
 pub mod packet;
 pub mod segment;

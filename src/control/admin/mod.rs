@@ -103,9 +103,39 @@ pub struct Status {
     pub workers: Vec<WorkerStatus>,
     /// The DNS64, if there is one.
     pub dns64: Option<DnsStatus>,
+    /// The fast path.
+    #[serde(default)]
+    pub fastpath: FastStatus,
     /// The stateless translator, if it is that one.
     #[serde(default)]
     pub siit: Option<SiitStatus>,
+}
+
+/// The fast path. What it has carried is in addition to what the workers count.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FastStatus {
+    /// Whether there is one.
+    pub on: bool,
+    /// Why not, by a name that is the same in every language.
+    pub code: String,
+    /// The same in English.
+    pub why: String,
+    /// The same in Vietnamese.
+    pub why_vi: String,
+    /// Interfaces towards the clients.
+    pub inside: String,
+    /// Interfaces towards IPv4.
+    pub outside: String,
+    /// Flows that it carries now.
+    pub flows: u64,
+    /// Most flows possible.
+    pub flows_limit: u64,
+    /// Rules made since the start.
+    pub installed: u64,
+    /// Flows that found no room since the start.
+    pub refused: u64,
+    /// What became of all packets that its programs have seen since its maps were made, in a fixed order.
+    pub counters: Vec<Counter>,
 }
 
 /// The stateless translator.

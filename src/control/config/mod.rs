@@ -73,6 +73,20 @@ pub enum Mode {
     OnLink,
 }
 
+/// When there is a fast path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FastMode {
+    /// Where it is possible and nothing is bypassed.
+    #[default]
+    Auto,
+    /// Where it is possible.
+    On,
+    /// Never.
+    Off,
+    /// Or the gateway does not start.
+    Require,
+}
+
 /// How much is logged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Level {
@@ -155,6 +169,7 @@ section! {
     File {
         nat64: Nat64 = "nat64", Otherwise("there must be `[siit]` instead"), Below, "The stateful translator (NAT64): many IPv6 hosts share a few IPv4 addresses.";
         siit: Siit = "siit", Otherwise("there must be `[nat64]` instead"), Below, "The stateless translator (SIIT): each IPv6 node has an IPv4 address of its own.";
+        fastpath: Fastpath = "fastpath", Otherwise("defaults"), Below, "The fast path of the stateful translator: established flows are translated within the kernel, by eBPF. Has no effect with `[siit]`.";
         dns64: Dns64 = "dns64", Otherwise("no DNS64"), Below, "The DNS64. Leave the table out to run without one.";
         unit: Vec<At<Unit>> = "unit", Otherwise("everyone who is routed here is served"), Reload, "An organisation that is served. With at least one, packets from outside all of them are refused.";
         admin: Admin = "admin", Otherwise("defaults"), Below, "The socket of the `sampan` commands.";
@@ -343,6 +358,20 @@ section! {
         ipv4: Prefix4 = "ipv4", Required, Reload, "IPv4 address or prefix. RFC 8512: ipv4-prefix.";
         ipv6: Prefix6 = "ipv6", Required, Reload, "The IPv6 address or prefix that it stands for, with at least as many bits behind the prefix. RFC 8512: ipv6-prefix.";
         home: Home = "home", Default("\"ipv6\""), Reload, "The network that the nodes are in: `ipv6`, known to IPv4 by the IPv4 address, which is routed to the translator; or `ipv4`, the other way round.";
+    }
+}
+
+section! {
+    /// `[fastpath]`
+    Fastpath {
+        mode: FastMode = "mode", Default("\"auto\""), Restart, "`auto`: on where the kernel can do it and no firewall or connection tracking sees forwarded packets, which would miss what the fast path carries; `on`: with a firewall, too; `require`: like `on`, and without it the gateway does not start; `off`.";
+        inside: Vec<At<String>> = "inside", Otherwise("every Ethernet interface with a global IPv6 address"), Restart, "Interfaces by which the clients come.";
+        outside: Vec<At<String>> = "outside", Otherwise("every Ethernet interface with an IPv4 address"), Restart, "Interfaces by which the IPv4 network comes.";
+        max_flows: u64 = "max-flows", Otherwise("`nat64.sessions`"), Restart, "Flows that it carries at most; the others go through user space. Memory for them is taken at start, and kept by a restart.";
+        orphan_limit: u64 = "orphan-limit", Default("300"), Restart, "Seconds for which it goes on while no gateway runs, 5 to 86400.";
+        pins: PathBuf = "pins", Otherwise("`sampan-` with the names of device and network namespace, in `/sys/fs/bpf` if that is a bpf file system, or else in `/run`"), Restart, "Directory in which its maps are kept for the next start, on a bpf file system; if it lies on another one, a bpf file system is mounted there.";
+        miss_rate: u64 = "miss-rate", Default("20000"), Restart, "Packets per second of one subscriber that it passes up to user space, 0 is no limit. What is more is dropped in the kernel, so that a flood of new flows does not drown the others. Flows that do not ride (static mappings, hairpins, ICMP) count, too; with `inbound-refresh = false`, where none rides, there is no limit.";
+        miss_burst: u64 = "miss-burst", Default("20000"), Restart, "How many of them may come at once.";
     }
 }
 

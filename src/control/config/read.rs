@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{Level, Mode, Need, Row};
+use super::{FastMode, Level, Mode, Need, Row};
 use crate::addr::{Prefix4, Prefix6, PrefixAny, PrefixError};
 use crate::control::problem::{Fault, Problems};
 use crate::nat64::policy::{Assignment, Eviction, Pairing};
@@ -347,6 +347,13 @@ text_value!(StrayTcp, "`static`, `forward` or `drop`", "static", |text| match te
 text_value!(Mode, "`routed` or `onlink`", "routed", |text| match text {
     "routed" => Ok(Mode::Routed),
     "onlink" => Ok(Mode::OnLink),
+    _ => Err(None),
+});
+text_value!(FastMode, "`auto`, `on`, `off` or `require`", "auto", |text| match text {
+    "auto" => Ok(FastMode::Auto),
+    "on" => Ok(FastMode::On),
+    "off" => Ok(FastMode::Off),
+    "require" => Ok(FastMode::Require),
     _ => Err(None),
 });
 text_value!(Home, "`ipv6` or `ipv4`", "ipv6", |text| match text {

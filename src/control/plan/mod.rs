@@ -3,6 +3,7 @@
 //! [`check`] needs nothing but the text; [`host`] compares the plan with the machine it shall run on.
 
 mod dns;
+mod fastpath;
 pub mod host;
 mod nat64;
 mod ports;
@@ -23,6 +24,7 @@ use crate::nat64::settings::{
 use crate::xlat::mss;
 use crate::xlat::pref64::Pref64;
 
+pub use fastpath::FastPlan;
 pub use siit::SiitPlan;
 
 /// Where the configuration is when nothing else is said.
@@ -37,6 +39,8 @@ pub const MAX_WORKERS: u16 = 64;
 pub struct Plan {
     /// The translator.
     pub translator: TranslatorPlan,
+    /// The fast path of the stateful one.
+    pub fastpath: FastPlan,
     /// The DNS64, if there is one.
     pub dns64: Option<DnsPlan>,
     /// Path of the admin socket.
@@ -310,6 +314,7 @@ fn build(file: &config::File, problems: &mut Problems) -> Plan {
     let tun = file.tun.as_ref().and_then(|at| at.value.name.as_ref());
     let tun_name = interface_name(tun, problems).unwrap_or_else(|| "nat64".into());
     let (translator, shared) = translator(file, &tun_name, problems);
+    let fastpath = fastpath::build(file.fastpath.as_ref(), &translator, &tun_name, problems);
     let dns64 = file.dns64.as_ref().map(|at| dns::build(&at.value, &shared, problems));
     let socket = file.admin.as_ref().and_then(|at| at.value.socket.as_ref());
     let admin_socket = absolute(socket, DEFAULT_SOCKET, problems);
@@ -318,7 +323,7 @@ fn build(file: &config::File, problems: &mut Problems) -> Plan {
     }
     let level = file.log.as_ref().and_then(|at| at.value.level.as_ref());
     let log_level = level.map(|at| at.value).unwrap_or_default();
-    Plan { translator, dns64, admin_socket, tun_name, log_level }
+    Plan { translator, fastpath, dns64, admin_socket, tun_name, log_level }
 }
 
 /// The translator that the file asks for, and what the DNS64 shares with it.

@@ -1,0 +1,210 @@
+//! The fast path in a whole box: what rides, what it does when nobody is there, and why there is none.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use sampan::lab::plan::SERVER;
+use serde_json::Value;
+
+use crate::hitless::{self, Event, Size};
+use crate::support::TestLab;
+
+/// A laboratory with these lines in the table of the fast path.
+fn lab(lines: &str) -> TestLab {
+    TestLab::with(|options| options.fast_path = Some(format!("{lines}\n")))
+}
+
+fn json(lab: &TestLab, command: &[&str]) -> Value {
+    let argv = [command, &["--json"]].concat();
+    serde_json::from_str(&lab.sampan(&argv).unwrap().check().unwrap()).unwrap()
+}
+
+/// A counter of the programs.
+fn counter(lab: &TestLab, name: &str) -> u64 {
+    let status = json(lab, &["status"]);
+    let counters = status["fastpath"]["counters"].as_array().unwrap();
+    counters.iter().find(|c| c["name"] == name).unwrap()["value"].as_u64().unwrap()
+}
+
+/// What the workers have received.
+fn came_up(lab: &TestLab) -> u64 {
+    let status = json(lab, &["status"]);
+    status["workers"].as_array().unwrap().iter().map(|w| w["packets_in"].as_u64().unwrap()).sum()
+}
+
+fn paths(lab: &TestLab, port: u16) -> Vec<String> {
+    let rows = json(lab, &["sessions", "--all", "--port", &port.to_string()]);
+    rows["rows"].as_array().unwrap().iter().map(|row| row["path"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Why there is no fast path, by its name.
+fn why_not(lab: &TestLab) -> String {
+    let status = json(lab, &["status"]);
+    assert_eq!(status["fastpath"]["on"], false);
+    status["fastpath"]["code"].as_str().unwrap().to_owned()
+}
+
+/// Question and answer, so many times.
+fn talk(lab: &TestLab, port: u16, times: usize) {
+    let server = lab.udp("server", (SERVER, port));
+    let client = lab.udp("client1", "[::]:0".parse::<SocketAddr>().unwrap());
+    let to = SocketAddr::new(lab.embed(SERVER).into(), port);
+    for _ in 0..times {
+        client.send_to(b"question", to).unwrap();
+        let (len, from) = server.recv_from(&mut [0; 100]).unwrap();
+        assert_eq!(len, 8);
+        server.send_to(b"answer", from).unwrap();
+        assert_eq!(client.recv_from(&mut [0; 100]).unwrap(), (6, to));
+    }
+}
+
+#[test]
+fn established_flows_ride_and_the_books_of_both_paths_close() {
+    let lab = lab("mode = \"require\"");
+    let carried = |lab: &TestLab| counter(lab, "segments_v6_to_v4") + counter(lab, "segments_v4_to_v6");
+    let (up, fast) = (came_up(&lab), carried(&lab));
+    talk(&lab, 4321, 100);
+    assert_eq!(paths(&lab, 4321), ["fast"]);
+    // The first question, its answer and the second question come up; nothing is lost and nothing counted twice.
+    assert_eq!((came_up(&lab) - up, carried(&lab) - fast), (3, 197));
+    let page = lab.sampan(&["status"]).unwrap().check().unwrap();
+    assert!(page.contains("clients on lan0, IPv4 on wan0"), "{page}");
+}
+
+#[test]
+fn switched_off_everything_goes_through_the_tun() {
+    let lab = lab("mode = \"off\"");
+    talk(&lab, 4321, 10);
+    assert_eq!((paths(&lab, 4321), why_not(&lab)), (vec!["off".to_owned()], "off".to_owned()));
+}
+
+#[test]
+fn a_firewall_that_would_be_bypassed_keeps_auto_off_and_not_on() {
+    for (rules, code) in [
+        (
+            "table inet f { chain c { type filter hook forward priority 0; ct state invalid drop; }; }",
+            "forward",
+        ),
+        (
+            "table ip n { chain c { type nat hook postrouting priority 100; oifname \"x\" masquerade; }; }",
+            "conntrack",
+        ),
+    ] {
+        let mut lab = lab("mode = \"auto\"");
+        lab.on("gw", &["nft", rules]);
+        lab.sampan(&["stop"]).unwrap().check().unwrap();
+        assert!(lab.wait_service("gateway", Duration::from_secs(10)).unwrap());
+        lab.restart_gateway().unwrap();
+        assert_eq!(why_not(&lab), code);
+        // Nothing of before goes on in the kernel.
+        assert_eq!(lab.on("gw", &["tc", "filter", "show", "dev", "wan0", "ingress"]), "");
+        talk(&lab, 4321, 10);
+
+        let config = lab.dir().join("sampan.toml");
+        let text = std::fs::read_to_string(&config).unwrap().replace("mode = \"auto\"", "mode = \"on\"");
+        std::fs::write(&config, text).unwrap();
+        lab.sampan(&["stop"]).unwrap().check().unwrap();
+        assert!(lab.wait_service("gateway", Duration::from_secs(10)).unwrap());
+        lab.restart_gateway().unwrap();
+        talk(&lab, 4321, 10);
+        assert_eq!(paths(&lab, 4321), ["fast"]);
+    }
+}
+
+#[test]
+fn the_firewall_that_we_ship_lets_connections_open_and_end_in_every_mode() {
+    let shipped = include_str!("../../deploy/firewall/forward.nft");
+    for mode in ["off", "auto", "on"] {
+        let mut lab = lab(&format!("mode = \"{mode}\""));
+        let rules = shipped
+            .replace("64:ff9b::/96", &lab.options().pref64.to_string())
+            .replace("198.51.100.0/28", &lab.plan().pool4);
+        let file = lab.dir().join("forward.nft");
+        std::fs::write(&file, rules).unwrap();
+        lab.on("gw", &["nft", "-f", &file.display().to_string()]);
+        lab.sampan(&["stop"]).unwrap().check().unwrap();
+        assert!(lab.wait_service("gateway", Duration::from_secs(10)).unwrap());
+        lab.restart_gateway().unwrap();
+        assert_eq!(json(&lab, &["status"])["fastpath"]["on"], mode == "on");
+        for _ in 0..3 {
+            let stream = lab.download("client1", lab.embed(SERVER));
+            stream.flows(1 << 20, mode);
+        }
+        let dropped = lab.on("gw", &["nft", "list", "ruleset"]);
+        assert!(dropped.contains("ct state invalid drop"), "{dropped}");
+        let sessions = json(&lab, &["sessions", "--all", "--port", "80"]);
+        let ended =
+            sessions["rows"].as_array().unwrap().iter().filter(|row| row["state"] != "ESTABLISHED").count();
+        assert_eq!(ended, 3, "{mode}: every end was seen: {sessions}");
+    }
+}
+
+#[test]
+fn flows_go_on_without_a_gateway_and_its_successor_takes_them_over() {
+    let mut lab = lab("mode = \"require\"");
+    let size = Size { flows: 40, rate: 20, time: Duration::from_secs(6) };
+    let outcome = hitless::run(&mut lab, size, &Event::Kill(Duration::from_secs(2)));
+    assert_eq!((outcome.tcp_reset, outcome.tcp_incomplete, outcome.changed), (0, 0, 0), "{outcome:?}");
+    assert!(outcome.mappings >= 80 && outcome.riding == 80, "{outcome:?}");
+    // Those that are lost are lost at random; without the fast path it would be a third of all.
+    assert!(outcome.udp_lost * 50 < outcome.udp_sent, "{outcome:?}");
+    let log = std::fs::read_to_string(lab.dir().join("gateway.log")).unwrap();
+    assert!(log.contains("flows that were carried on"), "{log}");
+}
+
+#[test]
+fn reloads_are_not_felt() {
+    let mut lab = lab("mode = \"require\"");
+    let size = Size { flows: 20, rate: 20, time: Duration::from_secs(4) };
+    let outcome = hitless::run(&mut lab, size, &Event::Reloads(20));
+    assert_eq!((outcome.tcp_reset, outcome.tcp_incomplete, outcome.changed), (0, 0, 0), "{outcome:?}");
+    assert!(outcome.udp_lost * 50 < outcome.udp_sent && outcome.riding == 40, "{outcome:?}");
+}
+
+#[test]
+fn stop_leaves_rules_and_flush_leaves_nothing() {
+    let mut lab = lab("mode = \"require\"");
+    talk(&lab, 4321, 10);
+    let pins = lab.dir().join("bpf");
+    let filters = |lab: &TestLab| {
+        let of = |link: &str| lab.on("gw", &["tc", "filter", "show", "dev", link, "ingress"]);
+        of("wan0") + &of("lan0")
+    };
+    lab.sampan(&["stop"]).unwrap().check().unwrap();
+    assert!(lab.wait_service("gateway", Duration::from_secs(10)).unwrap());
+    assert!(filters(&lab).contains("sampan_v4") && pins.join("records").exists());
+    lab.restart_gateway().unwrap();
+    assert_eq!(paths(&lab, 4321), ["fast"]);
+    let config = lab.dir().join("sampan.toml").display().to_string();
+    lab.on("gw", &[crate::support::SAMPAN, "stop", "--flush", "--config", &config]);
+    assert_eq!((filters(&lab), pins.exists()), (String::new(), false));
+}
+
+#[test]
+fn without_privileges_there_is_the_tun_and_one_line_and_require_refuses() {
+    let mut lab = lab("mode = \"auto\"");
+    lab.sampan(&["stop", "--flush"]).unwrap().check().unwrap();
+    assert!(lab.wait_service("gateway", Duration::from_secs(10)).unwrap());
+    let config = lab.dir().join("sampan.toml");
+    let path = config.display().to_string();
+    let weak = ["setpriv", "--bounding-set=-bpf,-sys_admin,-perfmon", "--inh-caps=-bpf,-sys_admin,-perfmon"];
+    let argv = [&weak[..], &[crate::support::SAMPAN, "run", "--config", &path]].concat();
+    lab.start("gw", "weak", &argv);
+    let since = std::time::Instant::now();
+    while !lab.sampan(&["status"]).is_ok_and(|out| out.ok()) {
+        assert!(since.elapsed() < Duration::from_secs(10), "it does not start");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(why_not(&lab), "no-privileges");
+    talk(&lab, 4321, 10);
+    let log = std::fs::read_to_string(lab.dir().join("weak.log")).unwrap();
+    assert_eq!(log.lines().filter(|line| line.contains("no fast path")).count(), 1, "{log}");
+    lab.sampan(&["stop"]).unwrap().check().unwrap();
+    assert!(lab.wait_service("weak", Duration::from_secs(10)).unwrap());
+
+    let text = std::fs::read_to_string(&config).unwrap().replace("mode = \"auto\"", "mode = \"require\"");
+    std::fs::write(&config, text).unwrap();
+    let out = lab.try_on("gw", &[&["timeout", "10"], &argv[..]].concat());
+    assert!(!out.ok() && out.stderr.contains("error[fastpath]"), "{}", out.stderr);
+    assert!(out.stderr.contains("CAP_BPF"), "{}", out.stderr);
+}

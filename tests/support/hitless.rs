@@ -1,0 +1,319 @@
+//! Established flows under load while something happens to the gateway: what is lost, what is reset, what changes.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket as StdUdpSocket};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle, sleep};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use sampan::lab::plan::SERVER;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::support::TestLab;
+
+const PORT: u16 = 7300;
+const SERVICE: &str = "gateway";
+/// How long answers may still come when the load has ended.
+const REST: Duration = Duration::from_secs(3);
+
+/// How much load.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Connections, and as many UDP flows.
+    pub flows: usize,
+    /// Questions of each flow per second.
+    pub rate: u32,
+    pub time: Duration,
+}
+
+/// What happens when a quarter of the time is over.
+#[derive(Clone, Debug)]
+pub enum Event {
+    Nothing,
+    /// `kill -9`, and a start so much later.
+    Kill(Duration),
+    /// SIGTERM, and a start of another build.
+    Upgrade(PathBuf),
+    /// So many reloads.
+    Reloads(usize),
+}
+
+/// What was seen.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    pub tcp_reset: usize,
+    /// Connections from which not every byte came back.
+    pub tcp_incomplete: usize,
+    pub udp_sent: usize,
+    pub udp_lost: usize,
+    /// Mappings before the event, and those of them that are not there any more at the end.
+    pub mappings: usize,
+    pub changed: usize,
+    /// From the start of the new process until a flow that was not there before gets its first answer.
+    pub new_flow: Option<Duration>,
+    /// Flows that the fast path carries at the end.
+    pub riding: usize,
+}
+
+/// Everything that the flows tell each other about.
+#[derive(Default)]
+struct Shared {
+    open: AtomicUsize,
+    end: AtomicBool,
+    sent: AtomicUsize,
+    back: AtomicUsize,
+    reset: AtomicUsize,
+    incomplete: AtomicUsize,
+}
+
+pub fn run(lab: &mut TestLab, size: Size, event: &Event) -> Outcome {
+    let shared = Arc::new(Shared::default());
+    let server = serve(lab, &shared);
+    let client = ask(lab, size, &shared);
+    let since = Instant::now();
+    while shared.open.load(Ordering::SeqCst) < 2 * size.flows {
+        assert!(since.elapsed() < Duration::from_secs(60), "the flows do not open");
+        sleep(Duration::from_millis(20));
+    }
+    let before = mappings(lab);
+    sleep(size.time / 4);
+    let new_flow = happen(lab, event);
+    let rest = size.time.saturating_sub(since.elapsed());
+    sleep(rest);
+    let after = mappings(lab);
+    let rows = rows(lab, "sessions");
+    let riding = rows.iter().filter(|row| row["dst4_port"] == PORT && row["path"] == "fast").count();
+    shared.end.store(true, Ordering::SeqCst);
+    client.join().unwrap();
+    server.join().unwrap();
+    let count = |n: &AtomicUsize| n.load(Ordering::SeqCst);
+    Outcome {
+        tcp_reset: count(&shared.reset),
+        tcp_incomplete: count(&shared.incomplete),
+        udp_sent: count(&shared.sent),
+        udp_lost: count(&shared.sent) - count(&shared.back),
+        mappings: before.len(),
+        changed: before.difference(&after).count(),
+        new_flow,
+        riding,
+    }
+}
+
+fn happen(lab: &mut TestLab, event: &Event) -> Option<Duration> {
+    let pause = match event {
+        Event::Nothing => return None,
+        Event::Reloads(count) => {
+            for _ in 0..*count {
+                lab.sampan(&["reload"]).unwrap().check().unwrap();
+            }
+            return None;
+        }
+        Event::Kill(pause) => {
+            signal(lab, Signal::SIGKILL);
+            *pause
+        }
+        Event::Upgrade(other) => {
+            signal(lab, Signal::SIGTERM);
+            let program = lab.options().sampan.clone();
+            std::fs::remove_file(&program).unwrap();
+            std::fs::copy(other, &program).unwrap();
+            Duration::ZERO
+        }
+    };
+    sleep(pause);
+    let start = Instant::now();
+    let prober = probe(lab, start);
+    lab.restart_gateway().unwrap();
+    Some(prober.join().unwrap())
+}
+
+fn signal(lab: &mut TestLab, signal: Signal) {
+    let pid = lab.service_pid(SERVICE).unwrap();
+    kill(Pid::from_raw(pid.cast_signed()), signal).unwrap();
+    assert!(lab.wait_service(SERVICE, Duration::from_secs(10)).unwrap());
+}
+
+/// New flows, one after another, until one gets an answer.
+fn probe(lab: &TestLab, start: Instant) -> JoinHandle<Duration> {
+    let (client, to) = (lab.node("client1"), server6(lab));
+    thread::spawn(move || {
+        let ask = move || {
+            while start.elapsed() < Duration::from_secs(30) {
+                let socket = StdUdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap();
+                socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+                // Without a gateway the way may be refused.
+                if socket.send_to(b"new", to).is_ok() && socket.recv(&mut [0; 16]).is_ok() {
+                    return start.elapsed();
+                }
+                sleep(Duration::from_millis(2));
+            }
+            panic!("no new flow works");
+        };
+        client.netns().run(ask).unwrap()
+    })
+}
+
+fn server6(lab: &TestLab) -> SocketAddr {
+    (lab.embed(SERVER), PORT).into()
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// Says everything back until the end.
+fn serve(lab: &TestLab, shared: &Arc<Shared>) -> JoinHandle<()> {
+    let (server, shared) = (lab.node("server"), shared.clone());
+    let ready = Arc::new(AtomicBool::new(false));
+    let is_ready = ready.clone();
+    let thread = thread::spawn(move || {
+        let work = async {
+            let udp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT)).await.unwrap();
+            let tcp = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).await.unwrap();
+            ready.store(true, Ordering::SeqCst);
+            tokio::spawn(async move {
+                let mut bytes = [0; 2048];
+                loop {
+                    // An ICMP error of an answer that could not be sent is no end.
+                    if let Ok((len, from)) = udp.recv_from(&mut bytes).await {
+                        let _ = udp.send_to(&bytes[..len], from).await;
+                    }
+                }
+            });
+            tokio::spawn(async move {
+                while let Ok((mut stream, _)) = tcp.accept().await {
+                    tokio::spawn(async move {
+                        let (mut from, mut to) = stream.split();
+                        // A reset is counted at the client.
+                        let _ = tokio::io::copy(&mut from, &mut to).await;
+                    });
+                }
+            });
+            while !shared.end.load(Ordering::SeqCst) {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            tokio::time::sleep(REST + Duration::from_secs(1)).await;
+        };
+        server.netns().run(|| runtime().block_on(work)).unwrap();
+    });
+    while !is_ready.load(Ordering::SeqCst) {
+        sleep(Duration::from_millis(5));
+    }
+    thread
+}
+
+/// The clients of all flows.
+fn ask(lab: &TestLab, size: Size, shared: &Arc<Shared>) -> JoinHandle<()> {
+    let (client, to, shared) = (lab.node("client1"), server6(lab), shared.clone());
+    thread::spawn(move || {
+        let work = async move {
+            let mut tasks = Vec::new();
+            for _ in 0..size.flows {
+                tasks.push(tokio::spawn(udp_flow(to, size, shared.clone())));
+                tasks.push(tokio::spawn(tcp_flow(to, size, shared.clone())));
+            }
+            for task in tasks {
+                task.await.unwrap();
+            }
+        };
+        client.netns().run(|| runtime().block_on(work)).unwrap();
+    })
+}
+
+fn ticks(size: Size) -> tokio::time::Interval {
+    let mut ticks = interval(Duration::from_secs(1) / size.rate);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    ticks
+}
+
+async fn udp_flow(to: SocketAddr, size: Size, shared: Arc<Shared>) {
+    let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).await.unwrap();
+    socket.connect(to).await.unwrap();
+    let mut bytes = [0; 64];
+    // Until it rides, which is not what is measured.
+    for _ in 0..4 {
+        for _ in 0..50 {
+            let _ = socket.send(b"open").await;
+            if timeout(Duration::from_millis(500), socket.recv(&mut bytes)).await.is_ok_and(|r| r.is_ok()) {
+                break;
+            }
+        }
+    }
+    // Late answers to the questions of before.
+    while timeout(Duration::from_millis(300), socket.recv(&mut bytes)).await.is_ok() {}
+    shared.open.fetch_add(1, Ordering::SeqCst);
+    let mut ticks = ticks(size);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {
+                if shared.end.load(Ordering::SeqCst) {
+                    break;
+                }
+                shared.sent.fetch_add(1, Ordering::SeqCst);
+                let _ = socket.send(b"question").await;
+            }
+            answer = socket.recv(&mut bytes) => {
+                shared.back.fetch_add(usize::from(answer.is_ok()), Ordering::SeqCst);
+            }
+        }
+    }
+    while let Ok(answer) = timeout(REST, socket.recv(&mut bytes)).await {
+        shared.back.fetch_add(usize::from(answer.is_ok()), Ordering::SeqCst);
+    }
+}
+
+async fn tcp_flow(to: SocketAddr, size: Size, shared: Arc<Shared>) {
+    let stream = TcpStream::connect(to).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let (mut from, mut into) = stream.into_split();
+    shared.open.fetch_add(1, Ordering::SeqCst);
+    let told = shared.clone();
+    let reader = tokio::spawn(async move {
+        let (mut bytes, mut back) = ([0; 4096], 0);
+        loop {
+            match from.read(&mut bytes).await {
+                Ok(0) => return back,
+                Ok(len) => back += len,
+                Err(_) => {
+                    told.reset.fetch_add(1, Ordering::SeqCst);
+                    return back;
+                }
+            }
+        }
+    });
+    let (mut ticks, mut sent) = (ticks(size), 0);
+    while !shared.end.load(Ordering::SeqCst) {
+        ticks.tick().await;
+        if into.write_all(&[7; 64]).await.is_err() {
+            break;
+        }
+        sent += 64;
+    }
+    // The server ends when it has said everything back.
+    let _ = into.shutdown().await;
+    let back = timeout(REST, reader).await.ok().and_then(Result::ok).unwrap_or(0);
+    shared.incomplete.fetch_add(usize::from(back != sent), Ordering::SeqCst);
+}
+
+fn rows(lab: &TestLab, table: &str) -> Vec<Value> {
+    let out = lab.sampan(&[table, "--json", "--all"]).unwrap().check().unwrap();
+    let listing: Value = serde_json::from_str(&out).unwrap();
+    listing["rows"].as_array().unwrap().clone()
+}
+
+/// Which client port has which pool port.
+fn mappings(lab: &TestLab) -> BTreeSet<String> {
+    let rows = rows(lab, "bib");
+    let row = |row: &Value| {
+        let of = |key: &str| row[key].to_string();
+        ["protocol", "src6", "src6_port", "src4", "src4_port"].map(of).join(" ")
+    };
+    rows.iter().filter(|r| r["protocol"] != "icmp").map(row).collect()
+}
