@@ -8,6 +8,8 @@
 
 #[path = "properties/model.rs"]
 mod model;
+#[path = "properties/setup.rs"]
+mod setup;
 #[path = "support/mod.rs"]
 mod support;
 #[path = "properties/walk.rs"]
