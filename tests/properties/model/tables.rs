@@ -155,10 +155,13 @@ impl Model {
         };
         let Some(oldest) = self.sessions.iter().find(may_go).cloned() else { return Err("table_full") };
         let gone = self.sessions.iter().filter(may_go).find(|s| chosen.has_ended(s)).cloned();
+        // Granted (docs/limits.md): the order holds only roughly once some were answered or have ended, and whoever may go
+        // is not always found. How often is counted, and the campaign has limits for it.
         let Some(gone) = gone else {
             if !chosen.was_refused() {
                 self.faults.push(format!("nobody gave way, but {oldest:?} may"));
             }
+            self.count("evicted none");
             return Err("table_full");
         };
         let is_oldest =
