@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use sampan::nat64::policy::{Eviction, PortPolicy, Quota, Quotas};
-use sampan::nat64::settings::{Change, Settings, Unit};
+use sampan::nat64::settings::{Change, Protocol, Settings, StaticEntry, Unit};
 
 use crate::support::packet::{ACK, SYN};
 use crate::support::{Gateway, Packet, at, settings, tcp, udp};
@@ -338,6 +338,56 @@ fn o07_o08_a_unit_that_floods_keeps_working_for_those_who_are_answered_and_gives
         let evicted: u64 = gateway.engines().map(|e| e.evicted()).sum();
         assert!((10..=25).contains(&evicted), "{evicted}");
     }
+}
+
+#[test]
+fn h15_what_cannot_be_translated_takes_nobodys_place() {
+    let mut gateway = full(Eviction::Sessions, 0);
+    let (newcomer, t) = (at("2001:db8:1::77", 1), gateway.bib_rows(&Default::default())[0].src4_port);
+    let too_big = udp(newcomer, server6(&gateway, 53), &[7; 1500]);
+    assert!(gateway.refuse(&too_big, "packet_too_big").is_some());
+    let from_outside = udp(at("203.0.113.99", 1), at("198.51.100.1", t), &[7; 1500]);
+    for addr in 0..4 {
+        let mut packet = from_outside.clone().df(true);
+        packet.dst = at(format!("198.51.100.{addr}"), 0).ip();
+        assert!(matches!(fate(&mut gateway, &packet), Some("packet_too_big" | "no_bib")));
+    }
+    assert_eq!((gateway.drops("packet_too_big"), gateway.sessions(), gateway.bindings()), (2, [0, 12, 0], 1));
+    assert_eq!(gateway.engines().map(|e| e.evicted()).sum::<u64>(), 0);
+}
+
+#[test]
+fn h15_a_mapping_that_could_not_be_made_leaves_no_port_at_rest() {
+    let mut settings = settings();
+    settings.limits.sessions = 12;
+    settings.quotas.eviction = Eviction::Off;
+    settings.ports.hold_down = 120 * SECOND;
+    let mut gateway = Gateway::new(settings, 1);
+    for n in 0..12 {
+        open_udp(&mut gateway, client(n));
+    }
+    let query = udp(at("2001:db8:1::77", 1), server6(&gateway, 53), b"q");
+    for _ in 0..100 {
+        assert!(gateway.refuse(&query, "table_full").is_some());
+    }
+    assert_eq!((gateway.engines().map(|e| e.resting_ports()).sum::<usize>(), gateway.blocks()), (0, 1));
+}
+
+#[test]
+fn h15_f05_an_unanswered_session_of_a_static_mapping_gives_way_and_the_mapping_stays() {
+    let mut settings = settings();
+    settings.limits.sessions = 1;
+    settings.static_bib = vec![StaticEntry {
+        protocol: Protocol::Udp,
+        src6: "2001:db8:1::80".parse().unwrap(),
+        port6: 53,
+        src4: "198.51.100.1".parse().unwrap(),
+        port4: 53,
+    }];
+    let mut gateway = Gateway::new(settings, 1);
+    gateway.translate(&udp(server(7), at("198.51.100.1", 53), b"scan"));
+    open_udp(&mut gateway, client(1));
+    assert_eq!((gateway.sessions(), gateway.bindings()), ([0, 1, 0], 2));
 }
 
 #[test]

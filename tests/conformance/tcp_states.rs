@@ -267,6 +267,27 @@ fn f32_f35_the_clients_syn_meets_the_one_that_waits_and_opens() {
 }
 
 #[test]
+fn f35_the_sender_of_a_syn_that_waits_is_told_nothing_when_another_copy_has_opened_the_connection() {
+    let mut settings = settings();
+    settings.filtering.tcp = Filter::AddressDependent;
+    each(&settings, |gateway| {
+        let mut flow = Flow::bring(gateway, "V6_INIT");
+        let peer = at("203.0.113.50", 7000);
+        let (syn, answer) = (tcp(peer, flow.t, SYN, b""), seen6(&flow.gateway, peer));
+        flow.gateway.hold(&syn);
+        // The client calls that host elsewhere, which lets the next copy in.
+        let elsewhere = seen6(&flow.gateway, at("203.0.113.50", 80));
+        flow.gateway.translate(&tcp(client(4000), elsewhere, SYN, b""));
+        let before = flow.gateway.totals();
+        assert_eq!(flow.gateway.send(&syn)[0].destination(), client(4000));
+        assert_eq!(flow.gateway.drops_since(&before), [("syn_met", 1)]);
+        assert_eq!(flow.gateway.held_syns(), 0);
+        flow.gateway.translate(&tcp(client(4000), answer, SYN | ACK, b""));
+        flow.gateway.advance(10 * SECOND);
+    });
+}
+
+#[test]
 fn f38_a_syn_to_a_free_port_is_met_by_the_client_that_gets_exactly_that_port() {
     // One worker: with several a free port has no owner yet, see the limits. One block, so that every port is tried.
     let mut settings = settings();

@@ -7,6 +7,7 @@ mod support;
 
 mod model;
 mod rewrite;
+mod setup;
 mod storm;
 mod versus;
 mod walk;
