@@ -138,10 +138,13 @@ impl Fast {
         workers: u16,
     ) -> Result<Self, WhyNot> {
         let opened = Self::try_open(plan, links, tun_index, mtu, workers);
-        if opened.is_err() {
-            let pins = pins(plan);
-            // Rules that nobody attends to must not go on. Where nothing may be touched nothing is there.
-            let _ = fastpath::flush(&pins);
+        let pins = pins(plan);
+        // Rules that nobody attends to must not go on. Where there are none another gateway may have its programs.
+        if opened.is_err()
+            && pins.exists()
+            && let Err(error) = fastpath::flush(&pins)
+        {
+            tracing::warn!("the eBPF maps of before cannot be removed: {error}");
         }
         opened
     }
