@@ -21,6 +21,8 @@ use crate::nat64::scope::{self, Scopes};
 use crate::nat64::settings::{Filtering, Mtu, Unit};
 use crate::text::Lang;
 
+/// Set in the environment, it makes this machine look like one that cannot have a fast path.
+const OVERRIDE: &str = "SAMPAN_NO_FASTPATH";
 /// Between two signs of life.
 const BEAT: Duration = Duration::from_secs(1);
 
@@ -136,10 +138,13 @@ impl Fast {
         workers: u16,
     ) -> Result<Self, WhyNot> {
         let opened = Self::try_open(plan, links, tun_index, mtu, workers);
-        if opened.is_err() {
-            let pins = pins(plan);
-            // Rules that nobody attends to must not go on. Where nothing may be touched nothing is there.
-            let _ = fastpath::flush(&pins);
+        let pins = pins(plan);
+        // Rules that nobody attends to must not go on. Where there are none another gateway may have its programs.
+        if opened.is_err()
+            && pins.exists()
+            && let Err(error) = fastpath::flush(&pins)
+        {
+            tracing::warn!("the eBPF maps of before cannot be removed: {error}");
         }
         opened
     }
@@ -159,6 +164,9 @@ impl Fast {
             FastMode::Off => return Err(Unwanted::Off.into()),
             FastMode::Auto => bypasses_nothing()?,
             FastMode::On | FastMode::Require => {}
+        }
+        if std::env::var_os(OVERRIDE).is_some() {
+            return Err(Fault::Override { reason: format!("{OVERRIDE} is set") }.into());
         }
         fastpath::probe()?;
         let config = config(plan, nat64, links, tun_index, mtu, workers)?;

@@ -1,13 +1,14 @@
 //! The fast path in a whole box: what rides, what it does when nobody is there, and why there is none.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use sampan::lab::plan::SERVER;
 use serde_json::Value;
 
 use crate::hitless::{self, Event, Size};
-use crate::support::TestLab;
+use crate::support::{SAMPAN, TestLab};
 
 /// A laboratory with these lines in the table of the fast path.
 fn lab(lines: &str) -> TestLab {
@@ -176,35 +177,47 @@ fn stop_leaves_rules_and_flush_leaves_nothing() {
     lab.restart_gateway().unwrap();
     assert_eq!(paths(&lab, 4321), ["fast"]);
     let config = lab.dir().join("sampan.toml").display().to_string();
-    lab.on("gw", &[crate::support::SAMPAN, "stop", "--flush", "--config", &config]);
+    lab.on("gw", &[SAMPAN, "stop", "--flush", "--config", &config]);
     assert_eq!((filters(&lab), pins.exists()), (String::new(), false));
 }
 
-#[test]
-fn without_privileges_there_is_the_tun_and_one_line_and_require_refuses() {
+/// Where it cannot be had: `auto` says so in one line and goes through the TUN, `require` refuses for the same reason.
+fn cannot_be_had(front: &[&str], code: &str, words: &str) {
     let mut lab = lab("mode = \"auto\"");
     lab.sampan(&["stop", "--flush"]).unwrap().check().unwrap();
     assert!(lab.wait_service("gateway", Duration::from_secs(10)).unwrap());
     let config = lab.dir().join("sampan.toml");
     let path = config.display().to_string();
-    let weak = ["setpriv", "--bounding-set=-bpf,-sys_admin,-perfmon", "--inh-caps=-bpf,-sys_admin,-perfmon"];
-    let argv = [&weak[..], &[crate::support::SAMPAN, "run", "--config", &path]].concat();
-    lab.start("gw", "weak", &argv);
-    let since = std::time::Instant::now();
+    let argv = [front, &[SAMPAN, "run", "--config", &path]].concat();
+    lab.start("gw", "other", &argv);
+    let since = Instant::now();
     while !lab.sampan(&["status"]).is_ok_and(|out| out.ok()) {
         assert!(since.elapsed() < Duration::from_secs(10), "it does not start");
-        std::thread::sleep(Duration::from_millis(50));
+        sleep(Duration::from_millis(50));
     }
-    assert_eq!(why_not(&lab), "no-privileges");
+    assert_eq!(why_not(&lab), code);
     talk(&lab, 4321, 10);
-    let log = std::fs::read_to_string(lab.dir().join("weak.log")).unwrap();
-    assert_eq!(log.lines().filter(|line| line.contains("no fast path")).count(), 1, "{log}");
+    let log = std::fs::read_to_string(lab.dir().join("other.log")).unwrap();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("no fast path")).collect();
+    assert!(lines.len() == 1 && lines[0].contains(words), "{log}");
     lab.sampan(&["stop"]).unwrap().check().unwrap();
-    assert!(lab.wait_service("weak", Duration::from_secs(10)).unwrap());
+    assert!(lab.wait_service("other", Duration::from_secs(10)).unwrap());
 
     let text = std::fs::read_to_string(&config).unwrap().replace("mode = \"auto\"", "mode = \"require\"");
     std::fs::write(&config, text).unwrap();
     let out = lab.try_on("gw", &[&["timeout", "10"], &argv[..]].concat());
     assert!(!out.ok() && out.stderr.contains("error[fastpath]"), "{}", out.stderr);
-    assert!(out.stderr.contains("CAP_BPF"), "{}", out.stderr);
+    assert!(out.stderr.contains(words), "{}", out.stderr);
+}
+
+#[test]
+fn without_privileges_there_is_the_tun_and_one_line_and_require_refuses() {
+    let missing = "-bpf,-sys_admin,-perfmon";
+    let (bounding, inheritable) = (format!("--bounding-set={missing}"), format!("--inh-caps={missing}"));
+    cannot_be_had(&["setpriv", &bounding, &inheritable], "no-privileges", "CAP_BPF");
+}
+
+#[test]
+fn overridden_there_is_the_tun_and_one_line_and_require_refuses() {
+    cannot_be_had(&["env", "SAMPAN_NO_FASTPATH=1"], "override", "SAMPAN_NO_FASTPATH");
 }

@@ -9,12 +9,14 @@ use std::thread::{self, JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::RcvBufForce;
 use nix::unistd::Pid;
 use sampan::lab::plan::SERVER;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval_at, timeout};
 
 use crate::support::TestLab;
 
@@ -63,8 +65,8 @@ pub struct Outcome {
 }
 
 /// Everything that the flows tell each other about.
-#[derive(Default)]
 struct Shared {
+    begin: tokio::time::Instant,
     open: AtomicUsize,
     end: AtomicBool,
     sent: AtomicUsize,
@@ -74,7 +76,16 @@ struct Shared {
 }
 
 pub fn run(lab: &mut TestLab, size: Size, event: &Event) -> Outcome {
-    let shared = Arc::new(Shared::default());
+    let zero = || AtomicUsize::new(0);
+    let shared = Arc::new(Shared {
+        begin: tokio::time::Instant::now(),
+        open: zero(),
+        end: AtomicBool::new(false),
+        sent: zero(),
+        back: zero(),
+        reset: zero(),
+        incomplete: zero(),
+    });
     let server = serve(lab, &shared);
     let client = ask(lab, size, &shared);
     let since = Instant::now();
@@ -176,6 +187,8 @@ fn serve(lab: &TestLab, shared: &Arc<Shared>) -> JoinHandle<()> {
     let thread = thread::spawn(move || {
         let work = async {
             let udp = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT)).await.unwrap();
+            // One socket for all flows: what comes at once must not be lost here.
+            setsockopt(&udp, RcvBufForce, &(16 << 20)).unwrap();
             let tcp = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).await.unwrap();
             ready.store(true, Ordering::SeqCst);
             tokio::spawn(async move {
@@ -215,9 +228,11 @@ fn ask(lab: &TestLab, size: Size, shared: &Arc<Shared>) -> JoinHandle<()> {
     thread::spawn(move || {
         let work = async move {
             let mut tasks = Vec::new();
-            for _ in 0..size.flows {
-                tasks.push(tokio::spawn(udp_flow(to, size, shared.clone())));
-                tasks.push(tokio::spawn(tcp_flow(to, size, shared.clone())));
+            for i in 0..size.flows {
+                // Spread over the time between two questions.
+                let late = (Duration::from_secs(1) / size.rate).mul_f64(i as f64 / size.flows as f64);
+                tasks.push(tokio::spawn(udp_flow(to, size, late, shared.clone())));
+                tasks.push(tokio::spawn(tcp_flow(to, size, late, shared.clone())));
             }
             for task in tasks {
                 task.await.unwrap();
@@ -227,13 +242,16 @@ fn ask(lab: &TestLab, size: Size, shared: &Arc<Shared>) -> JoinHandle<()> {
     })
 }
 
-fn ticks(size: Size) -> tokio::time::Interval {
-    let mut ticks = interval(Duration::from_secs(1) / size.rate);
+/// The moments of the questions; all flows count from the same second, each with a delay of its own.
+fn ticks(size: Size, late: Duration, begin: tokio::time::Instant) -> tokio::time::Interval {
+    let period = Duration::from_secs(1) / size.rate;
+    let passed = begin.elapsed().as_nanos() / period.as_nanos() + 1;
+    let mut ticks = interval_at(begin + period * passed as u32 + late, period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     ticks
 }
 
-async fn udp_flow(to: SocketAddr, size: Size, shared: Arc<Shared>) {
+async fn udp_flow(to: SocketAddr, size: Size, late: Duration, shared: Arc<Shared>) {
     let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).await.unwrap();
     socket.connect(to).await.unwrap();
     let mut bytes = [0; 64];
@@ -249,7 +267,7 @@ async fn udp_flow(to: SocketAddr, size: Size, shared: Arc<Shared>) {
     // Late answers to the questions of before.
     while timeout(Duration::from_millis(300), socket.recv(&mut bytes)).await.is_ok() {}
     shared.open.fetch_add(1, Ordering::SeqCst);
-    let mut ticks = ticks(size);
+    let mut ticks = ticks(size, late, shared.begin);
     loop {
         tokio::select! {
             _ = ticks.tick() => {
@@ -269,7 +287,7 @@ async fn udp_flow(to: SocketAddr, size: Size, shared: Arc<Shared>) {
     }
 }
 
-async fn tcp_flow(to: SocketAddr, size: Size, shared: Arc<Shared>) {
+async fn tcp_flow(to: SocketAddr, size: Size, late: Duration, shared: Arc<Shared>) {
     let stream = TcpStream::connect(to).await.unwrap();
     stream.set_nodelay(true).unwrap();
     let (mut from, mut into) = stream.into_split();
@@ -288,7 +306,7 @@ async fn tcp_flow(to: SocketAddr, size: Size, shared: Arc<Shared>) {
             }
         }
     });
-    let (mut ticks, mut sent) = (ticks(size), 0);
+    let (mut ticks, mut sent) = (ticks(size, late, shared.begin), 0);
     while !shared.end.load(Ordering::SeqCst) {
         ticks.tick().await;
         if into.write_all(&[7; 64]).await.is_err() {

@@ -383,11 +383,11 @@ static __always_inline int check_l4(__u8 protocol, void *l4, void *end, __u32 le
 	return 0;
 }
 
-/* Makes the headers readable that this program needs. */
+/* Makes up to `len` bytes of headers readable. */
 static __always_inline void *reach_in(struct __sk_buff *skb, __u32 len)
 {
-	if (skb->data + len > skb->data_end && skb->len >= len)
-		bpf_skb_pull_data(skb, len);
+	if (skb->data + len > skb->data_end)
+		bpf_skb_pull_data(skb, len < skb->len ? len : skb->len);
 	return (void *)(long)skb->data;
 }
 
@@ -509,11 +509,6 @@ int sampan_v6(struct __sk_buff *skb)
 		if (!see_client(record, tcp, len - l4_header, tcp->ack))
 			tick = 0;
 	}
-	if (tick && record->last6 != tick)
-		record->last6 = tick;
-	__sync_fetch_and_add(&record->packets6, count);
-	__sync_fetch_and_add(&record->bytes6, IPV6_HEADER + len);
-
 	/* RFC 6864 4.1: a datagram that nobody cuts needs no identification. */
 	ip.id = ip.frag_off ? 0 : identification(run.config, &ip, count);
 	ip.check = 0;
@@ -530,6 +525,10 @@ int sampan_v6(struct __sk_buff *skb)
 	/* The flag keeps the sum right that some network cards make of the whole packet. */
 	if (bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), BPF_F_RECOMPUTE_CSUM))
 		goto failed;
+	if (tick && record->last6 != tick)
+		record->last6 = tick;
+	__sync_fetch_and_add(&record->packets6, count);
+	__sync_fetch_and_add(&record->bytes6, IPV6_HEADER + len);
 	run.counters->of[SENT_V6_TO_V4]++;
 	run.counters->of[SEGMENTS_V6_TO_V4] += count;
 	run.counters->of[BYTES_V6_TO_V4] += IPV6_HEADER + len;
@@ -666,11 +665,6 @@ int sampan_v4(struct __sk_buff *skb)
 		if (!see_peer(record, tcp, len - l4_header, tcp->ack))
 			tick = 0;
 	}
-	if (tick && record->last4 != tick)
-		record->last4 = tick;
-	__sync_fetch_and_add(&record->packets4, count);
-	__sync_fetch_and_add(&record->bytes4, total);
-
 	if (!gso && skb->len > ETH_HLEN + total) {
 		if (bpf_skb_change_tail(skb, ETH_HLEN + total, 0))
 			goto failed;
@@ -682,6 +676,10 @@ int sampan_v4(struct __sk_buff *skb)
 		goto failed;
 	if (bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), BPF_F_RECOMPUTE_CSUM))
 		goto failed;
+	if (tick && record->last4 != tick)
+		record->last4 = tick;
+	__sync_fetch_and_add(&record->packets4, count);
+	__sync_fetch_and_add(&record->bytes4, total);
 	run.counters->of[SENT_V4_TO_V6]++;
 	run.counters->of[SEGMENTS_V4_TO_V6] += count;
 	run.counters->of[BYTES_V4_TO_V6] += total;
