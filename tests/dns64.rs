@@ -9,7 +9,7 @@ mod support;
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::rdata::{HTTPS, SVCB};
 use hickory_proto::rr::{RData, Record, RecordType};
-use sampan::dns64::Settings;
+use sampan::dns64::{Policy, Settings};
 use sampan::io::dns_net::Config;
 use support::*;
 
@@ -182,7 +182,8 @@ async fn the_table_over_udp_and_tcp() {
 #[tokio::test]
 async fn a11_the_well_known_prefix_never_carries_private_addresses() {
     let upstream = Upstream::start(zone).await;
-    let dns64 = Settings { allow: vec!["0.0.0.0/0".parse().unwrap()], ..Settings::default() };
+    let policy = Policy { allow: vec!["0.0.0.0/0".parse().unwrap()], ..Policy::default() };
+    let dns64 = Settings { policy, ..Settings::default() };
     let config = Config { dns64, upstream: vec![upstream.addr] };
     let service = Service::start("127.0.0.1:0", config, quick_limits()).await;
     for owner in ["private.test.", "loopback.test.", "multicast.test.", "aonly.test."] {

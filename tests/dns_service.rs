@@ -297,13 +297,16 @@ async fn changes_hold_from_the_next_question_on() {
     let (first, second) = (Upstream::start(v4_only).await, Upstream::start(v4_only).await);
     let service = Service::usual(&[first.addr]).await;
     assert_eq!(addresses(&ask_udp(service.addr, &x()).await)[0].0, "2001:db8:64::c000:201");
+    let mut renumbered = usual_config(&[]).dns64;
+    renumbered.policy.prefixes = vec!["2001:db8:65::/96".parse().unwrap()];
     service.shared.apply([
-        Change::Dns64(dns64::Change::Prefixes(vec!["2001:db8:65::/96".parse().unwrap()])),
+        Change::Dns64(dns64::Change::Replace(Box::new(renumbered.clone()))),
         Change::Upstream(vec![second.addr]),
     ]);
     assert_eq!(addresses(&ask_udp(service.addr, &x()).await)[0].0, "2001:db8:65::c000:201");
     assert_eq!((first.asked().len(), second.asked().len()), (2, 2));
-    service.shared.apply([Change::Dns64(dns64::Change::Allow(vec![]))]);
+    renumbered.policy.allow = vec![];
+    service.shared.apply([Change::Dns64(dns64::Change::Replace(Box::new(renumbered)))]);
     assert!(ask_udp(service.addr, &x()).await.answers.is_empty());
     assert_eq!(service.shared.config().upstream, [second.addr]);
 }
@@ -357,7 +360,7 @@ fn ipv6_addresses_and_strangers_in_a_namespace() {
 }
 
 async fn in_the_namespace() {
-    let clients = Clients { v6: vec!["fd00:5a::50/124".parse().unwrap()], v4: vec![] };
+    let clients: Clients = ["fd00:5a::50/124".parse().unwrap()].into_iter().collect();
     let usual = usual_config(&[]);
     let config = Config { dns64: dns64::Settings { clients, ..usual.dns64 }, ..usual };
     let service = Service::start("[::]:53", config, quick_limits()).await;

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::plan::host::{HostFacts, check_host};
 use super::plan::{Checked, DnsPlan, MtuPlan, Nat64Plan, Plan, Pool4Plan, SiitPlan, TranslatorPlan, load};
 use super::problem::{Fault, Places, Problem, Severity};
-use crate::addr::{Prefix4, PrefixAny};
+use crate::dns64;
 use crate::nat64::policy::Assignment;
 use crate::nat64::settings;
 use crate::siit;
@@ -27,10 +27,8 @@ pub enum Change {
 pub struct DnsChange {
     /// Resolvers to ask.
     pub upstream: Vec<SocketAddr>,
-    /// Who may ask.
-    pub allow_clients: Vec<PrefixAny>,
-    /// Non-global IPv4 that may be synthesised.
-    pub allow_non_global: Vec<Prefix4>,
+    /// How questions are decided.
+    pub settings: dns64::Settings,
 }
 
 impl Change {
@@ -131,11 +129,7 @@ fn nat64(was: &Nat64Plan, is: &Nat64Plan) -> Vec<Change> {
 
 impl DnsChange {
     fn to(plan: &DnsPlan) -> Self {
-        Self {
-            upstream: plan.upstream.clone(),
-            allow_clients: plan.allow_clients.clone(),
-            allow_non_global: plan.allow_non_global.clone(),
-        }
+        Self { upstream: plan.upstream.clone(), settings: plan.settings.clone() }
     }
 }
 
@@ -286,8 +280,7 @@ upstream = ["203.0.113.53"]
             Change::Dns64(change) => {
                 let dns = dns.as_mut().unwrap();
                 dns.upstream = change.upstream;
-                dns.allow_clients = change.allow_clients;
-                dns.allow_non_global = change.allow_non_global;
+                dns.settings = change.settings;
             }
         }
     }

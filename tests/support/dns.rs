@@ -8,7 +8,7 @@ use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode}
 use hickory_proto::rr::rdata::opt::EdnsOption;
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, NULL, PTR, SOA};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
-use sampan::dns64::Settings;
+use sampan::dns64::{Policy, Settings};
 use sampan::io::dns_net::{Config, Limits, ListenSettings, Shared, bind, run};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -152,11 +152,12 @@ impl Service {
 }
 
 pub fn usual_config(upstream: &[SocketAddr]) -> Config {
-    let dns64 = Settings {
+    let policy = Policy {
         prefixes: vec![OWN.parse().unwrap()],
         allow: vec!["192.0.2.0/24".parse().unwrap()],
-        ..Settings::default()
+        ..Policy::default()
     };
+    let dns64 = Settings { policy, ..Settings::default() };
     Config { dns64, upstream: upstream.to_vec() }
 }
 

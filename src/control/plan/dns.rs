@@ -1,12 +1,13 @@
 //! Checks of `[dns64]`.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::DnsPlan;
 use super::nat64::nonempty;
-use crate::addr::{Prefix4, Prefix6, PrefixAny};
+use crate::addr::{Prefix4, PrefixAny};
 use crate::control::config::{self, At};
 use crate::control::problem::{Fault, Problems};
+use crate::dns64::{Policy, Settings};
 use crate::nat64::settings::Unit;
 use crate::xlat::pref64::Pref64;
 
@@ -35,9 +36,15 @@ pub(super) fn build(section: &config::Dns64, shared: &Shared, problems: &mut Pro
     DnsPlan {
         listen,
         upstream,
-        prefixes: shared.pool6.clone(),
-        allow_clients: clients(section, shared, problems),
-        allow_non_global: shared.allow.clone(),
+        settings: Settings {
+            policy: Policy {
+                prefixes: shared.pool6.clone(),
+                allow: shared.allow.clone(),
+                ..Policy::default()
+            },
+            clients: clients(section, shared, problems).into_iter().collect(),
+            ..Settings::default()
+        },
     }
 }
 
@@ -95,10 +102,6 @@ fn clients(section: &config::Dns64, shared: &Shared, problems: &mut Problems) ->
     if shared.units.is_empty() {
         problems.warning("dns64.allow", Fault::NobodyMayAsk);
     }
-    let units = shared.units.iter().flat_map(|unit| unit.prefixes.iter().copied().map(PrefixAny::V6));
-    let here = [
-        PrefixAny::V6(Prefix6::covering(Ipv6Addr::LOCALHOST, 128)),
-        PrefixAny::V4(Prefix4::covering(Ipv4Addr::LOCALHOST, 8)),
-    ];
-    units.chain(here).collect()
+    // This machine may always ask.
+    shared.units.iter().flat_map(|unit| unit.prefixes.iter().copied().map(PrefixAny::V6)).collect()
 }

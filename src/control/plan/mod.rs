@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 
 use super::config::{self, At, Level, Reader};
 use super::problem::{Fault, Places, Problem, Problems};
-use crate::addr::{Prefix4, PrefixAny};
+use crate::addr::Prefix4;
+use crate::dns64;
 use crate::nat64::policy::{Assignment, PortPolicy, Quotas};
 use crate::nat64::settings::{
     Classes, Filtering, Fragments, Hops, Key, Limits, Mtu, Pool4, Pool4Range, Settings, StaticEntry, Timers,
@@ -152,12 +153,8 @@ pub struct DnsPlan {
     pub listen: Vec<SocketAddr>,
     /// Resolvers to ask.
     pub upstream: Vec<SocketAddr>,
-    /// The same translation prefixes as the translator's.
-    pub prefixes: Vec<Pref64>,
-    /// Who may ask.
-    pub allow_clients: Vec<PrefixAny>,
-    /// Non-global IPv4 that may be synthesised, the same list as the translator's.
-    pub allow_non_global: Vec<Prefix4>,
+    /// How questions are decided, with the translator's own prefixes and allowed destinations.
+    pub settings: dns64::Settings,
 }
 
 /// A plan, and what was noticed while it was made.

@@ -296,14 +296,14 @@ fn dns64() {
     let both = "listen = [\"::1\"]\nupstream = [\"203.0.113.53\"]\n";
     let open = plan(&format!("{MINIMAL}[dns64]\n{both}"));
     assert_eq!(open.upstream, ["203.0.113.53:53".parse().unwrap()]);
-    assert_eq!(open.allow_clients.len(), 2, "loopback only");
+    assert_eq!(open.settings.clients, dns64::Clients::default(), "loopback only");
     assert_eq!(
         problems(&format!("{MINIMAL}[dns64]\n{both}")),
         ["- unit: no-units", "3 dns64.allow: nobody-may-ask"]
     );
     let units = format!("{MINIMAL}[dns64]\n{both}[[unit]]\nname = \"a\"\nprefixes = [\"2001:db8:6::/64\"]\n");
-    assert!(plan(&units).allow_clients.iter().any(|p| p.contains("2001:db8:6::9".parse().unwrap())));
-    assert!(!plan(&units).allow_clients.iter().any(|p| p.contains("2001:db8:7::9".parse().unwrap())));
+    assert!(plan(&units).settings.clients.contains("2001:db8:6::9".parse().unwrap()));
+    assert!(!plan(&units).settings.clients.contains("2001:db8:7::9".parse().unwrap()));
 }
 
 #[test]
@@ -552,9 +552,9 @@ fn a09_a_stateless_gateway_shares_prefix_and_exceptions_with_its_dns64() {
         eams(&[("192.0.2.1", "2001:db8:6::1")])
     );
     let dns = check(&text).unwrap().plan.dns64.unwrap();
-    assert_eq!(dns.prefixes, ["2001:db8:64::/96".parse().unwrap()]);
-    assert_eq!(dns.allow_non_global, ["10.0.0.0/8".parse().unwrap()]);
-    assert!(dns.allow_clients.iter().any(|p| p.contains("2001:db8:6::9".parse().unwrap())));
+    assert_eq!(dns.settings.policy.prefixes, ["2001:db8:64::/96".parse().unwrap()]);
+    assert_eq!(dns.settings.policy.allow, ["10.0.0.0/8".parse().unwrap()]);
+    assert!(dns.settings.clients.contains("2001:db8:6::9".parse().unwrap()));
 }
 
 proptest::proptest! {

@@ -86,10 +86,8 @@ fn an_opt_record_in_the_middle_is_taken_out() {
 
 #[test]
 fn k25_k26_k27_ipv4only_arpa_is_local() {
-    let two = Settings {
-        prefixes: vec![Pref64::well_known(), "2001:db8:122::/48".parse().unwrap()],
-        ..Settings::default()
-    };
+    let both = vec![Pref64::well_known(), "2001:db8:122::/48".parse().unwrap()];
+    let two = with_policy(|policy| policy.prefixes = both);
     let local =
         |owner: &str, rtype| decide(&two, &query(owner, rtype, |_| {}), &Answer::Failed, &Answer::Failed);
     let (outcome, message) = local("IPv4only.ARPA.", RecordType::AAAA);
@@ -97,6 +95,7 @@ fn k25_k26_k27_ipv4only_arpa_is_local() {
     assert!(message.metadata.authoritative && !message.metadata.authentic_data);
     let got: Vec<_> = addresses(&message).into_iter().map(|(addr, _)| addr).collect();
     let expected: Vec<_> = two
+        .policy
         .prefixes
         .iter()
         .flat_map(|p| [Ipv4Addr::new(192, 0, 0, 170), Ipv4Addr::new(192, 0, 0, 171)].map(|v4| p.embed(v4)))

@@ -108,7 +108,7 @@ impl Shared {
     pub(super) fn start(&self, bytes: &[u8], meta: &Meta) -> Started {
         self.counters.add(match meta.transport {
             Transport::Udp => Counter::UdpQueries,
-            Transport::Tcp => Counter::TcpQueries,
+            Transport::Tcp | Transport::Tls | Transport::Https => Counter::TcpQueries,
         });
         let active = self.active.load();
         let ask = match dns64::begin(&active.config.dns64, bytes, meta) {
@@ -126,7 +126,7 @@ impl Shared {
                 match meta.transport {
                     // Silence costs least, and the client tries again.
                     Transport::Udp => Started::Nothing,
-                    Transport::Tcp => Started::Reply(reply),
+                    Transport::Tcp | Transport::Tls | Transport::Https => Started::Reply(reply),
                 }
             }
         }
