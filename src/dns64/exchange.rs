@@ -31,6 +31,8 @@ pub struct Exchange {
     deadline: Instant,
     second: Option<Answer>,
     pending: Option<Pending>,
+    /// The budget is over, and the A answer was no reason to give up.
+    patient: bool,
     gave_up: bool,
 }
 
@@ -54,6 +56,7 @@ impl Ask {
             deadline: now + pace.deadline,
             second: None,
             pending: None,
+            patient: false,
             gave_up: false,
         }
     }
@@ -68,7 +71,7 @@ impl Exchange {
     /// The instant of the next [`Exchange::tick`].
     pub fn wake(&self) -> Instant {
         // Once the A answer is there it is the AAAA answer that is late.
-        if self.second.is_some() && !self.gave_up { self.budget_ends } else { self.deadline }
+        if self.second.is_some() && !self.patient { self.budget_ends } else { self.deadline }
     }
 
     /// Whether a silent AAAA was given up for a usable A answer.
@@ -108,6 +111,7 @@ impl Exchange {
                 Next::Done(super::finish(settings, &self.ask, &Answer::Failed, &a))
             }
             kept => {
+                self.patient = kept.is_some();
                 self.second = kept;
                 Next::Wait(self.deadline)
             }

@@ -7,16 +7,31 @@ use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 use super::Answer;
 use super::outcome::Outcome;
 use super::query::Query;
-use super::reply::{self, Ede, Head, Keep, NOERROR, Reply, SERVFAIL};
+use super::reply::{self, Ede, Head, Keep, NOERROR, NXDOMAIN, Reply, SERVFAIL};
 use super::synth::chain_end;
 use super::wire::{self, Wire};
 
 /// The reply to a question that DNS64 does not touch (RFC 6147 §5.3.3).
 pub(super) fn reply(query: &Query, answer: &Answer) -> Reply {
     match readable(answer, query, &query.name, query.record_type) {
-        Some(wire) => reply::from_wire(query, head_of(query, &wire), &wire, Outcome::Forwarded),
+        Some(wire) => reply::from_wire(query, head_of(query, &wire), &wire, outcome(&wire)),
         None => unreachable(query),
     }
+}
+
+/// How a question ended whose answer is handed on.
+fn outcome(wire: &Wire<'_>) -> Outcome {
+    match wire.rcode() {
+        NOERROR | NXDOMAIN => Outcome::Forwarded,
+        _ if is_bogus(wire) => Outcome::Bogus,
+        _ => Outcome::ServFail,
+    }
+}
+
+/// Whether a validating upstream found the data forged: SERVFAIL with one of the DNSSEC failures among the Extended
+/// DNS Errors, 6 (bogus) to 12 (NSEC missing), RFC 8914 §4.7–4.13.
+pub(super) fn is_bogus(wire: &Wire<'_>) -> bool {
+    wire.rcode() == SERVFAIL && wire.extended_errors().any(|(code, _)| matches!(code, 6..=12))
 }
 
 /// The reply to an A question of a client that has no use for A records. What else the answer says stays: whether the

@@ -5,7 +5,7 @@ use hickory_proto::rr::rdata::AAAA;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use super::Answer;
-use super::forward::{head_of, readable, unreachable};
+use super::forward::{head_of, is_bogus, readable, unreachable};
 use super::outcome::Outcome;
 use super::policy::{Mode, OnError, Policy};
 use super::query::Query;
@@ -85,7 +85,7 @@ pub(super) fn settle(rule: &Rule<'_>, query: &Query, aaaa: &Answer) -> Settled {
         }
         // A validating upstream says that somebody tampers: making addresses from A records now would let him
         // lead clients away from IPv6 (RFC 6147 §5.5 item 2).
-        SERVFAIL if wire.extended_errors().any(|(code, _)| is_dnssec_failure(code)) => {
+        SERVFAIL if is_bogus(&wire) => {
             return Settled::Done(reply::from_wire(query, head, &wire, Outcome::Bogus));
         }
         _ => {
@@ -125,8 +125,11 @@ fn native(rule: &Rule<'_>, query: &Query, wire: &Wire<'_>, message: Message) -> 
     hand_on(query, head, wire, message, |record| !goes(record), Outcome::Native)
 }
 
-/// Whether synthesis from this A answer would give at least one record.
+/// Whether synthesis from this A answer would give at least one record, should AAAA stay silent.
 pub(super) fn is_usable(rule: &Rule<'_>, query: &Query, a: &Answer) -> bool {
+    if rule.policy.on_error == OnError::Fail {
+        return false;
+    }
     let Some(wire) = readable(a, query, &query.name, RecordType::A).filter(|wire| wire.rcode() == NOERROR)
     else {
         return false;
@@ -151,7 +154,11 @@ impl Absent {
         let keep = |record: &Record| !is_a(record) && !is_aaaa(record) && !is_signature_at(record, &end);
         if wire.rcode() != NOERROR {
             // RFC 6147 §5.1.6: the error of the A question is the basis of the reply.
-            let outcome = if wire.rcode() == NXDOMAIN { Outcome::NxDomain } else { Outcome::ServFail };
+            let outcome = match wire.rcode() {
+                NXDOMAIN => Outcome::NxDomain,
+                _ if is_bogus(&wire) => Outcome::Bogus,
+                _ => Outcome::ServFail,
+            };
             let second_choice = self.second_choice(rule, query);
             return second_choice.unwrap_or_else(|| hand_on(query, head, &wire, message, keep, outcome));
         }
@@ -313,11 +320,6 @@ pub(super) fn negative_ttl(authorities: &[Record]) -> Option<u32> {
 /// A TTL with the top bit set means zero (RFC 2181 §8).
 const fn sane_ttl(ttl: u32) -> u32 {
     if ttl > i32::MAX as u32 { 0 } else { ttl }
-}
-
-/// DNSSEC failures among the Extended DNS Errors: 6 (bogus) to 12 (NSEC missing), RFC 8914 §4.7–4.13.
-const fn is_dnssec_failure(code: u16) -> bool {
-    matches!(code, 6..=12)
 }
 
 fn is_chain(record: &Record) -> bool {
