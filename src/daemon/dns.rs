@@ -11,7 +11,7 @@ use super::error::StartError;
 use crate::control::diff::DnsChange;
 use crate::control::plan::DnsPlan;
 use crate::dns64;
-use crate::io::dns_net::{Bound, Change, Config, Limits, ListenSettings, Shared, Upstream, bind, run};
+use crate::io::dns_net::{Bound, Change, Config, Limits, ListenSettings, Shared, bind, run};
 
 /// Open sockets and settings, not yet served.
 pub struct Prepared {
@@ -30,13 +30,15 @@ pub struct Service {
 impl Prepared {
     /// Opens the sockets of a plan.
     pub fn bind(plan: &DnsPlan) -> Result<Self, StartError> {
-        let limits = Limits::default();
+        let limits = Limits { cache_bytes: plan.cache_bytes, ..Limits::default() };
         let listen = ListenSettings { addresses: plan.listen.clone(), ..ListenSettings::default() };
         let bound =
             bind(&listen, limits.udp_threads).map_err(|e| StartError::Dns { reason: e.to_string() })?;
         let config = Config {
             dns64: plan.settings.clone(),
-            upstream: plan.upstream.iter().copied().map(Upstream::from).collect(),
+            units: plan.units.len(),
+            upstream: plan.upstream.clone(),
+            groups: plan.groups.clone(),
             ..Config::default()
         };
         Ok(Self { bound, shared: Arc::new(Shared::new(config, limits)) })
@@ -74,9 +76,10 @@ impl Prepared {
 }
 
 /// A change of the plan in the words of the service.
-pub fn changes(change: &DnsChange) -> [Change; 2] {
+pub fn changes(change: &DnsChange) -> [Change; 3] {
     [
-        Change::Upstream(change.upstream.iter().copied().map(Upstream::from).collect()),
+        Change::Upstream(change.upstream.clone()),
+        Change::Groups(change.groups.clone()),
         Change::Dns64(dns64::Change::Replace(Box::new(change.settings.clone()))),
     ]
 }

@@ -1,5 +1,6 @@
 //! One upstream resolver: how it is reached, how quick it is, whether it rests.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -55,6 +56,18 @@ pub enum Over {
 impl From<SocketAddr> for Upstream {
     fn from(addr: SocketAddr) -> Self {
         Self { addr, over: Over::Udp }
+    }
+}
+
+/// As an operator writes it.
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let addr = self.addr;
+        match &self.over {
+            Over::Udp => write!(f, "{addr}"),
+            Over::Tls { name } => write!(f, "tls://{addr}#{name}"),
+            Over::Https { name, path } => write!(f, "https://{addr}{path}#{name}"),
+        }
     }
 }
 
