@@ -405,12 +405,12 @@ fn k04_k14_who_answers_when() {
 }
 
 #[test]
-fn k37_k38_views_names_and_ranges() {
+fn k31_k37_k38_views_names_and_ranges() {
     run("views.rpl");
 }
 
 #[test]
-fn k24_dnssec_matrix() {
+fn k24_k28_dnssec_matrix() {
     run("dnssec.rpl");
 }
 
