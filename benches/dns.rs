@@ -42,7 +42,8 @@ fn record(owner: &str, data: RData) -> Record {
 }
 
 fn synthesis(c: &mut Criterion) {
-    let settings = Settings { prefixes: vec!["2001:db8:64::/96".parse().unwrap()], ..Settings::default() };
+    let mut settings = Settings::default();
+    settings.policy.prefixes = vec!["2001:db8:64::/96".parse().unwrap()];
     let query = message(MessageType::Query, "www.example.gov.", RecordType::AAAA, vec![]).to_vec().unwrap();
     let a = |owner: &str, last: u8| record(owner, RData::A(A::new(198, 41, 0, last)));
     let nodata = answer(RecordType::AAAA, vec![], true);

@@ -125,12 +125,19 @@ async fn no_usable_upstream_is_servfail_in_bounded_time() {
 #[tokio::test]
 async fn the_next_upstream_takes_over() {
     let (refusing, good) = (Upstream::start(refuses).await, Upstream::start(v4_only).await);
+    for bad in [dead().await, refusing.addr] {
+        let service = Service::usual(&[bad, good.addr]).await;
+        assert_eq!(addresses(&ask_udp(service.addr, &x()).await).len(), 1);
+        // The bad one rests now, so the next question does not wait for it.
+        let started = Instant::now();
+        let next = query("y.test.", RecordType::AAAA);
+        assert_eq!(addresses(&ask_udp(service.addr, &next).await).len(), 1);
+        assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
+    }
+    // Four questions are the most for one of a client's, so the third server has its turn with the next one.
     let service = Service::usual(&[dead().await, refusing.addr, good.addr]).await;
-    assert_eq!(addresses(&ask_udp(service.addr, &x()).await).len(), 1);
-    // The dead one rests now, so the next question does not wait for it.
-    let started = Instant::now();
-    assert_eq!(addresses(&ask_udp(service.addr, &x()).await).len(), 1);
-    assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
+    ask_udp(service.addr, &x()).await;
+    assert_eq!(addresses(&ask_udp(service.addr, &query("y.test.", RecordType::AAAA)).await).len(), 1);
     // Nobody knows better: the error itself is handed on.
     let service = Service::usual(&[refusing.addr]).await;
     let reply = ask_udp(service.addr, &x()).await;
@@ -169,7 +176,8 @@ async fn k19_truncation_both_ways() {
         assert!(!reply.metadata.truncation);
         assert_eq!(addresses(&reply).len(), 60);
     }
-    assert_eq!((service.counter("truncated_replies"), service.counter("upstream_tcp")), (2, 4));
+    // Over TCP it came from the cache.
+    assert_eq!((service.counter("truncated_replies"), service.counter("upstream_tcp")), (2, 2));
     assert!(upstream.asked().contains(&("x.test.".to_owned(), RecordType::A, true)));
 }
 
@@ -252,8 +260,9 @@ async fn too_many_questions_are_dropped_and_counted() {
 #[tokio::test]
 async fn k39_many_queries_on_one_connection_overtake_each_other() {
     fn mixed(query: &Message, tcp: bool) -> Reaction {
-        let first = query.queries[0].name.to_ascii().starts_with("slow");
-        if first { slow(query, tcp) } else { v4_only(query, tcp) }
+        let first = query.queries[0].name.to_ascii().to_lowercase().starts_with("slow");
+        let Reaction::Reply(message) = v4_only(query, tcp) else { unreachable!() };
+        if first { Reaction::Late(Duration::from_millis(700), message) } else { Reaction::Reply(message) }
     }
     let upstream = Upstream::start(mixed).await;
     let service = Service::usual(&[upstream.addr]).await;
@@ -297,15 +306,18 @@ async fn changes_hold_from_the_next_question_on() {
     let (first, second) = (Upstream::start(v4_only).await, Upstream::start(v4_only).await);
     let service = Service::usual(&[first.addr]).await;
     assert_eq!(addresses(&ask_udp(service.addr, &x()).await)[0].0, "2001:db8:64::c000:201");
+    let mut renumbered = usual_config(&[]).dns64;
+    renumbered.policy.prefixes = vec!["2001:db8:65::/96".parse().unwrap()];
     service.shared.apply([
-        Change::Dns64(dns64::Change::Prefixes(vec!["2001:db8:65::/96".parse().unwrap()])),
-        Change::Upstream(vec![second.addr]),
+        Change::Dns64(dns64::Change::Replace(Box::new(renumbered.clone()))),
+        Change::Upstream(vec![second.addr.into()]),
     ]);
     assert_eq!(addresses(&ask_udp(service.addr, &x()).await)[0].0, "2001:db8:65::c000:201");
     assert_eq!((first.asked().len(), second.asked().len()), (2, 2));
-    service.shared.apply([Change::Dns64(dns64::Change::Allow(vec![]))]);
+    renumbered.policy.allow = vec![];
+    service.shared.apply([Change::Dns64(dns64::Change::Replace(Box::new(renumbered)))]);
     assert!(ask_udp(service.addr, &x()).await.answers.is_empty());
-    assert_eq!(service.shared.config().upstream, [second.addr]);
+    assert_eq!(service.shared.config().upstream, [second.addr.into()]);
 }
 
 #[tokio::test]
@@ -357,7 +369,7 @@ fn ipv6_addresses_and_strangers_in_a_namespace() {
 }
 
 async fn in_the_namespace() {
-    let clients = Clients { v6: vec!["fd00:5a::50/124".parse().unwrap()], v4: vec![] };
+    let clients: Clients = ["fd00:5a::50/124".parse().unwrap()].into_iter().collect();
     let usual = usual_config(&[]);
     let config = Config { dns64: dns64::Settings { clients, ..usual.dns64 }, ..usual };
     let service = Service::start("[::]:53", config, quick_limits()).await;

@@ -8,7 +8,7 @@ INSERT=10000
 SIZES='1048576 8388608'
 
 run_tables() {
-    local dir size round name result ratio limit status=0 first=1
+    local dir size round kind result ratio limit status=0 first=1
     dir=$(mktemp -d)
     cargo bench --quiet --bench session --no-run
     for size in $SIZES; do
@@ -24,14 +24,14 @@ run_tables() {
         head_members
         printf '  "rounds": %s,\n  "hits": [\n' "$rounds"
         for size in $SIZES; do
-            for name in hit6 hit4 hit6_tcp; do
+            for kind in hit6 hit4 hit6_tcp; do
                 [ $first = 1 ] || printf ',\n'
                 first=0
                 limit=$HIT
-                [ $name != hit6_tcp ] || limit=null
-                result=$(quartiles <"$dir/session_$((size >> 20))m__$name")
+                [ $kind != hit6_tcp ] || limit=null
+                result=$(quartiles <"$dir/session_$((size >> 20))m__$kind")
                 ratio=$(sed -E 's/"median": ([0-9.]+),.*/\1/' <<<"$result")
-                printf '    {"sessions": %s, "name": "%s", %s, "limit": %s}' "$size" "$name" "$result" "$limit"
+                printf '    {"sessions": %s, "name": "%s", %s, "limit": %s}' "$size" "$kind" "$result" "$limit"
                 [ "$limit" = null ] || ! exceeds "$ratio" "$limit" || status=1
             done
         done

@@ -464,6 +464,31 @@ faults! {
                 => "name a resolver that is not this DNS64, or give it another port"
             vi "máy chủ upstream {value} chính là địa chỉ của ta {listen}: mọi câu hỏi sẽ quay lại"
                 => "ghi một máy chủ phân giải khác, hoặc dùng cổng khác";
+        NotOfTranslator { value: String }
+            en "{value} is no prefix of the translator: what clients send there would be lost"
+                => "add it to nat64.pool6 (or siit.prefix), or use one that is there"
+            vi "{value} không phải tiền tố của bộ chuyển dịch: gói gửi tới đó sẽ mất"
+                => "thêm vào nat64.pool6 (hoặc siit.prefix), hoặc dùng tiền tố đã có";
+        ViewForNobody
+            en "the view has no clients"
+                => "add units = [\"…\"] or clients = [\"2001:db8:6::/64\"]"
+            vi "khung nhìn này không có máy khách nào"
+                => "thêm units = [\"…\"] hoặc clients = [\"2001:db8:6::/64\"]";
+        UnknownUnit { name: String }
+            en "there is no unit {name}"
+                => "write it as in [[unit]], or declare it there"
+            vi "không có đơn vị {name}"
+                => "viết đúng như trong [[unit]], hoặc khai báo ở đó";
+        BadRecord { value: String }
+            en "{value} is not a record of this zone"
+                => "write it as \"portal 300 A 192.0.2.1\": owner inside the zone, TTL if wanted, then A, AAAA, CNAME, PTR or TXT and its data"
+            vi "{value} không phải bản ghi của vùng này"
+                => "viết như \"portal 300 A 192.0.2.1\": tên trong vùng, TTL nếu cần, rồi A, AAAA, CNAME, PTR hoặc TXT và dữ liệu";
+        AliasWithOthers { name: String }
+            en "{name} is an alias (CNAME) and has other records, too (RFC 2181 §10.1)"
+                => "remove the alias or the other records"
+            vi "{name} là bí danh (CNAME) nhưng còn có bản ghi khác (RFC 2181 §10.1)"
+                => "xoá bí danh hoặc các bản ghi kia";
         NobodyMayAsk
             en "without units and without dns64.allow only this machine may ask"
                 => "add allow = [\"2001:db8:6::/64\"] with the prefixes of the clients"

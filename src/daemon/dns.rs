@@ -8,7 +8,6 @@ use tokio::sync::{mpsc, watch};
 
 use super::control::Stop;
 use super::error::StartError;
-use crate::addr::PrefixAny;
 use crate::control::diff::DnsChange;
 use crate::control::plan::DnsPlan;
 use crate::dns64;
@@ -31,16 +30,18 @@ pub struct Service {
 impl Prepared {
     /// Opens the sockets of a plan.
     pub fn bind(plan: &DnsPlan) -> Result<Self, StartError> {
-        let bound = bind(&ListenSettings { addresses: plan.listen.clone() })
-            .map_err(|e| StartError::Dns { reason: e.to_string() })?;
-        let dns64 = dns64::Settings {
-            prefixes: plan.prefixes.clone(),
-            allow: plan.allow_non_global.clone(),
-            clients: clients(&plan.allow_clients),
-            ..dns64::Settings::default()
+        let limits = Limits { cache_bytes: plan.cache_bytes, ..Limits::default() };
+        let listen = ListenSettings { addresses: plan.listen.clone(), ..ListenSettings::default() };
+        let bound =
+            bind(&listen, limits.udp_threads).map_err(|e| StartError::Dns { reason: e.to_string() })?;
+        let config = Config {
+            dns64: plan.settings.clone(),
+            units: plan.units.len(),
+            upstream: plan.upstream.clone(),
+            groups: plan.groups.clone(),
+            ..Config::default()
         };
-        let config = Config { dns64, upstream: plan.upstream.clone() };
-        Ok(Self { bound, shared: Arc::new(Shared::new(config, Limits::default())) })
+        Ok(Self { bound, shared: Arc::new(Shared::new(config, limits)) })
     }
 
     /// Serves until `stop` says so.
@@ -78,18 +79,7 @@ impl Prepared {
 pub fn changes(change: &DnsChange) -> [Change; 3] {
     [
         Change::Upstream(change.upstream.clone()),
-        Change::Dns64(dns64::Change::Clients(clients(&change.allow_clients))),
-        Change::Dns64(dns64::Change::Allow(change.allow_non_global.clone())),
+        Change::Groups(change.groups.clone()),
+        Change::Dns64(dns64::Change::Replace(Box::new(change.settings.clone()))),
     ]
-}
-
-fn clients(allowed: &[PrefixAny]) -> dns64::Clients {
-    let mut clients = dns64::Clients::default();
-    for prefix in allowed {
-        match prefix {
-            PrefixAny::V6(prefix) => clients.v6.push(*prefix),
-            PrefixAny::V4(prefix) => clients.v4.push(*prefix),
-        }
-    }
-    clients
 }

@@ -7,7 +7,8 @@
 //! ```
 //! use sampan::dns64::{Answer, Meta, Outcome, Settings, Step, Transport, begin, finish};
 //!
-//! let settings = Settings { prefixes: vec!["2001:db8:64::/96".parse().unwrap()], ..Settings::default() };
+//! let mut settings = Settings::default();
+//! settings.policy.prefixes = vec!["2001:db8:64::/96".parse().unwrap()];
 //! let query = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03www\x07example\0\0\x1c\0\x01";
 //! let meta = Meta { client: "::1".parse().unwrap(), transport: Transport::Udp };
 //! let Step::Ask(ask) = begin(&settings, query, &meta) else { panic!("a question for the upstream") };
@@ -17,34 +18,50 @@
 //! assert_eq!(reply.bytes[..2], query[..2]);
 //! ```
 
+pub mod cache;
+mod exchange;
 mod forward;
+pub mod limit;
 mod local;
+mod nets;
 mod outcome;
 mod policy;
 mod ptr;
 mod query;
 mod reply;
+mod routes;
 mod settings;
+pub mod stats;
 mod synth;
 #[cfg(test)]
 mod tests;
 mod wellknown;
 mod wire;
+mod zones;
 
+use std::borrow::Cow;
 use std::net::Ipv4Addr;
 
-use hickory_proto::rr::{DNSClass, Name, RecordType};
+use hickory_proto::op::Message;
+use hickory_proto::rr::{DNSClass, Name, Record, RecordType};
 
-pub use outcome::Outcome;
+pub use exchange::{Exchange, Next, Pace};
+pub use nets::Nets;
+pub use outcome::{Class, Outcome};
+pub use policy::{Mode, OnError, Policy, Range, ipv4_mapped};
 pub use query::{Meta, Transport, UDP_PAYLOAD};
 pub use reply::Reply;
-pub use settings::{Change, Clients, Settings, ipv4_mapped};
+pub use routes::{Group, Route, Routes};
+pub use settings::{Change, Clients, Health, Scope, Settings, View, Views, WhenDown};
+pub use zones::{Zone, Zones};
 
 use crate::xlat::pref64::Pref64;
+use forward::readable;
 use query::Query;
 use reply::{BADVERS, Ede, FORMERR, Head, NOERROR, NOTIMP, REFUSED, SERVFAIL};
-use synth::{Absent, Settled};
+use synth::{Absent, Rule, Settled};
 use wire::Header;
+use zones::Local;
 
 /// What to do with a query.
 #[derive(Clone, Debug)]
@@ -62,11 +79,17 @@ pub enum Step {
 pub struct Ask {
     query: Query,
     plan: Plan,
+    /// The name to ask about.
+    name: Name,
+    /// What leads there from the name in the plan, out of our own zones.
+    chain: Vec<Record>,
+    group: Group,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Plan {
     Forward,
+    WithoutA,
     Synthesise,
     Reverse(Pref64, Ipv4Addr),
 }
@@ -86,6 +109,8 @@ pub struct Question {
     pub checking_disabled: bool,
     /// The AD bit: the client wants to know about authenticity (RFC 6840 §5.7).
     pub authentic_data: bool,
+    /// Who is asked.
+    pub group: Group,
 }
 
 /// What the upstream said to one question.
@@ -117,14 +142,14 @@ pub fn begin(settings: &Settings, bytes: &[u8], meta: &Meta) -> Step {
         return Step::Ignore;
     };
     let query = Query::read(bytes, meta.transport);
-    if !settings.clients.contains(meta.client) {
+    let Some(scope) = settings.scope(meta) else {
         return Step::Reply(not_allowed(header, query.as_ref()));
-    }
+    };
     if header.opcode() != 0 {
         return Step::Reply(reply::bare(header, NOTIMP, Outcome::NotImp));
     }
     match query {
-        Some(query) => dispatch(settings, query),
+        Some(query) => dispatch(settings, Query { view: scope.view, ..query }),
         None => Step::Reply(reply::bare(header, FORMERR, Outcome::FormErr)),
     }
 }
@@ -140,28 +165,23 @@ pub fn finish(settings: &Settings, ask: &Ask, first: &Answer, second: &Answer) -
 impl Ask {
     /// The first question: AAAA, or the only one.
     pub fn first(&self) -> Question {
-        match self.plan {
-            Plan::Forward | Plan::Synthesise => {
-                self.question(self.query.name.clone(), self.query.record_type)
-            }
-            Plan::Reverse(_, v4) => self.question(ptr::target(v4), RecordType::PTR),
-        }
+        let rtype = if let Plan::Reverse(..) = self.plan { RecordType::PTR } else { self.query.record_type };
+        self.question(rtype)
     }
 
     /// The A question, which may be asked at the same time (RFC 6147 §5.1.8).
     pub fn second(&self) -> Option<Question> {
-        match self.plan {
-            Plan::Synthesise => Some(self.question(self.query.name.clone(), RecordType::A)),
-            Plan::Forward | Plan::Reverse(..) => None,
-        }
+        (self.plan == Plan::Synthesise).then(|| self.question(RecordType::A))
     }
 
     /// What the first answer decides.
     pub fn settle(&self, settings: &Settings, first: &Answer) -> Progress {
+        let first = self.rebased(first, self.first().record_type);
         match self.plan {
-            Plan::Forward => Progress::Done(forward::reply(settings, &self.query, first)),
-            Plan::Reverse(prefix, v4) => Progress::Done(ptr::reply(settings, &self.query, prefix, v4, first)),
-            Plan::Synthesise => match synth::settle(settings, &self.query, first) {
+            Plan::Forward => Progress::Done(forward::reply(&self.query, &first)),
+            Plan::WithoutA => Progress::Done(forward::without_a(&self.query, &first)),
+            Plan::Reverse(prefix, v4) => Progress::Done(ptr::reply(&self.query, prefix, v4, &first)),
+            Plan::Synthesise => match synth::settle(&Rule::of(settings, &self.query), &self.query, &first) {
                 Settled::Done(reply) => Progress::Done(reply),
                 Settled::Absent(absent) => Progress::NeedsSecond(Pending(absent)),
             },
@@ -170,7 +190,8 @@ impl Ask {
 
     /// Whether the A answer would give records, should AAAA stay silent.
     pub fn is_usable(&self, settings: &Settings, second: &Answer) -> bool {
-        synth::is_usable(settings, &self.query, second)
+        let second = self.rebased(second, RecordType::A);
+        synth::is_usable(&Rule::of(settings, &self.query), &self.query, &second)
     }
 
     /// SERVFAIL, because there is too much to do.
@@ -179,14 +200,41 @@ impl Ask {
         reply::empty(&self.query, &head, Outcome::Busy)
     }
 
-    fn question(&self, name: Name, record_type: RecordType) -> Question {
+    fn question(&self, record_type: RecordType) -> Question {
         Question {
-            name,
+            name: self.name.clone(),
             record_type,
             class: self.query.class,
             dnssec_ok: self.query.dnssec_ok(),
             checking_disabled: self.query.checking_disabled(),
             authentic_data: self.query.flags & wire::AD != 0,
+            group: self.group,
+        }
+    }
+
+    /// An answer about where our own zones led, as one about the name that they led from.
+    fn rebased<'a>(&self, answer: &'a Answer, rtype: RecordType) -> Cow<'a, Answer> {
+        if self.chain.is_empty() {
+            return Cow::Borrowed(answer);
+        }
+        let message = readable(answer, &self.query, &self.name, rtype)
+            .and_then(|wire| Message::from_vec(wire.bytes).ok())
+            .and_then(|mut message| {
+                message.queries.first_mut()?.name = self.plan.name(&self.query);
+                message.answers.splice(0..0, self.chain.iter().cloned());
+                message.metadata.authentic_data = false;
+                message.to_vec().ok()
+            });
+        Cow::Owned(message.map_or(Answer::Failed, Answer::Reply))
+    }
+}
+
+impl Plan {
+    /// The name that is looked up.
+    fn name(self, query: &Query) -> Name {
+        match self {
+            Self::Reverse(_, v4) => ptr::target(v4),
+            Self::Forward | Self::WithoutA | Self::Synthesise => query.name.clone(),
         }
     }
 }
@@ -194,7 +242,8 @@ impl Ask {
 impl Pending {
     /// Makes the reply from the A answer.
     pub fn finish(self, settings: &Settings, ask: &Ask, second: &Answer) -> Reply {
-        self.0.answer(settings, &ask.query, second)
+        let second = ask.rebased(second, RecordType::A);
+        self.0.answer(&Rule::of(settings, &ask.query), &ask.query, &second)
     }
 }
 
@@ -228,17 +277,20 @@ fn dispatch(settings: &Settings, query: Query) -> Step {
     {
         return Step::Reply(reply);
     }
-    let plan = plan(settings, &query);
-    Step::Ask(Box::new(Ask { query, plan }))
+    look_up(settings, query)
 }
 
-/// Replies that need no upstream.
+/// Replies that need no look-up.
 fn local_reply(settings: &Settings, query: &Query) -> Option<Reply> {
-    if let Some(reply) = wellknown::reply(settings, query) {
+    let policy = settings.policy(query.view);
+    // A forwarder that synthesises nothing knows nothing of this name either (RFC 8880 §7.1).
+    if policy.mode_of(&query.name) != Mode::Pass
+        && let Some(reply) = wellknown::reply(policy, query)
+    {
         return Some(reply);
     }
     if query.record_type == RecordType::PTR
-        && let Some((_, v4)) = reverse(settings, query)
+        && let Some((_, v4)) = reverse(policy, query)
         && wellknown::ADDRESSES.contains(&v4)
     {
         return Some(wellknown::reverse(query));
@@ -251,22 +303,54 @@ fn local_reply(settings: &Settings, query: &Query) -> Option<Reply> {
     None
 }
 
-fn plan(settings: &Settings, query: &Query) -> Plan {
+/// Looks into our own zones, and finds out who is to be asked for the rest.
+fn look_up(settings: &Settings, query: Query) -> Step {
+    let plan = plan(settings.policy(query.view), &query);
+    let name = plan.name(&query);
+    let mut ask = Ask { query, plan, name, chain: Vec::new(), group: Group::default() };
+    let route = settings.routes.find(&ask.name);
+    // Of a zone and a route, the one that knows more of the name; a route is always the operator's word.
+    let in_zone = settings.zones.depth(&ask.name) > route.map(|route| route.suffix.num_labels());
+    match settings.zones.ask(&ask.first()).filter(|_| in_zone) {
+        None => {}
+        Some(Local::Leads(chain, name)) => (ask.chain, ask.name) = (chain, name),
+        Some(Local::Answer(first)) => {
+            let known = |question: Question| match settings.zones.ask(&question) {
+                Some(Local::Answer(answer)) => answer,
+                Some(Local::Leads(..)) | None => Answer::Failed,
+            };
+            let second = ask.second().map_or(Answer::Failed, known);
+            return Step::Reply(finish(settings, &ask, &first, &second));
+        }
+    }
+    let route = settings.routes.find(&ask.name);
+    ask.group = route.map_or(Group::default(), |route| route.group);
+    ask.query.trust_ad = route.map_or(settings.trust_ad, |route| route.trust_ad);
+    Step::Ask(Box::new(ask))
+}
+
+fn plan(policy: &Policy, query: &Query) -> Plan {
     // A client that sets CD validates itself; anything we made would fail it (RFC 6147 §3 case 4, §5.5 item 3).
     if query.class != DNSClass::IN || query.checking_disabled() {
         return Plan::Forward;
     }
-    if query.record_type == RecordType::AAAA {
+    if query.record_type == RecordType::AAAA && policy.mode_of(&query.name) != Mode::Pass {
         return Plan::Synthesise;
     }
+    if query.record_type == RecordType::A && policy.filter_a {
+        return Plan::WithoutA;
+    }
     if query.record_type == RecordType::PTR
-        && let Some((prefix, v4)) = reverse(settings, query)
+        && let Some((prefix, v4)) = reverse(policy, query)
     {
         return Plan::Reverse(prefix, v4);
     }
     Plan::Forward
 }
 
-fn reverse(settings: &Settings, query: &Query) -> Option<(Pref64, Ipv4Addr)> {
-    settings.reverse(ptr::address(&query.name)?)
+fn reverse(policy: &Policy, query: &Query) -> Option<(Pref64, Ipv4Addr)> {
+    if policy.mode == Mode::Pass {
+        return None;
+    }
+    policy.reverse(ptr::address(&query.name)?)
 }

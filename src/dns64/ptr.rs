@@ -12,7 +12,6 @@ use super::local;
 use super::outcome::Outcome;
 use super::query::Query;
 use super::reply::{self, Ede, Head, NOERROR, NXDOMAIN, Reply};
-use super::settings::Settings;
 use super::synth::{chain_end, negative_ttl};
 use crate::xlat::pref64::Pref64;
 
@@ -40,18 +39,12 @@ pub(super) fn target(v4: Ipv4Addr) -> Name {
 }
 
 /// Answers from the PTR answer of `in-addr.arpa`.
-pub(super) fn reply(
-    settings: &Settings,
-    query: &Query,
-    prefix: Pref64,
-    v4: Ipv4Addr,
-    answer: &Answer,
-) -> Reply {
+pub(super) fn reply(query: &Query, prefix: Pref64, v4: Ipv4Addr, answer: &Answer) -> Reply {
     let target = target(v4);
     let parsed = readable(answer, query, &target, RecordType::PTR)
         .and_then(|wire| Message::from_vec(wire.bytes).ok().map(|message| (wire, message)));
     let Some((wire, mut message)) = parsed else { return unreachable(query) };
-    let head = Head { authentic: false, ..head_of(settings, query, &wire) };
+    let head = Head { authentic: false, ..head_of(query, &wire) };
     let rcode = wire.rcode();
     if rcode != NOERROR && rcode != NXDOMAIN {
         return reply::empty(query, &head, Outcome::ServFail);

@@ -18,6 +18,10 @@ pub enum Transport {
     Udp,
     /// A stream; the reply may have 65,535 bytes.
     Tcp,
+    /// DNS over TLS (RFC 7858).
+    Tls,
+    /// DNS over HTTPS (RFC 8484).
+    Https,
 }
 
 /// What is known about a query besides its bytes.
@@ -42,6 +46,10 @@ pub(super) struct Query {
     pub(super) class: DNSClass,
     pub(super) edns: Option<Edns>,
     pub(super) transport: Transport,
+    /// The view of the client.
+    pub(super) view: u16,
+    /// Whether who is asked validates and the path there is trusted.
+    pub(super) trust_ad: bool,
 }
 
 /// What the client said in its OPT record.
@@ -75,6 +83,8 @@ impl Query {
                 dnssec_ok: opt.dnssec_ok,
             }),
             transport,
+            view: 0,
+            trust_ad: false,
         })
     }
 
@@ -91,11 +101,16 @@ impl Query {
     /// The longest reply the client can take: a payload under 512 means 512 (RFC 6891 §6.2.5), no OPT at all too
     /// (RFC 1035 §2.3.4).
     pub(super) fn limit(&self) -> usize {
-        match (self.transport, self.edns) {
-            (Transport::Tcp, _) => usize::from(u16::MAX),
-            (Transport::Udp, None) => 512,
-            (Transport::Udp, Some(edns)) => usize::from(edns.payload.clamp(512, UDP_PAYLOAD)),
-        }
+        limit(self.transport, self.edns.map(|edns| edns.payload))
+    }
+}
+
+/// The longest reply, given the payload in the OPT record.
+pub(super) fn limit(transport: Transport, payload: Option<u16>) -> usize {
+    match (transport, payload) {
+        (Transport::Tcp | Transport::Tls | Transport::Https, _) => usize::from(u16::MAX),
+        (Transport::Udp, None) => 512,
+        (Transport::Udp, Some(payload)) => usize::from(payload.clamp(512, UDP_PAYLOAD)),
     }
 }
 

@@ -30,12 +30,73 @@ pub struct Reply {
     pub bytes: Vec<u8>,
     /// How the question ended.
     pub outcome: Outcome,
+    /// The message before it was cut to the client's limit, when that made a difference.
+    pub(super) whole: Option<Vec<u8>>,
+    /// How long the front cache may keep it.
+    pub(super) keep: Keep,
 }
+
+/// How long the front cache may keep a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// Not at all.
+    No,
+    /// As its records say.
+    Records,
+    /// So many seconds.
+    Seconds(u32),
+}
+
+/// A failure is kept for so many seconds (RFC 9520 §3.2 wants one at least, RFC 2308 §7 allows 300): a client that
+/// asks again and again costs the upstream nothing, and when that is back nobody waits long.
+const FAILURE_TTL: u32 = 5;
 
 impl Reply {
     /// Whether TC is set.
     pub fn is_truncated(&self) -> bool {
         Header::read(&self.bytes).is_some_and(|header| header.flags & wire::TC != 0)
+    }
+
+    /// Whether the upstream failed, so that an expired reply would be better (RFC 8767 §4). Data that are known to
+    /// be forged are no such failure.
+    pub fn is_failure(&self) -> bool {
+        self.outcome == Outcome::ServFail
+    }
+
+    /// The same, kept for so long.
+    pub(super) fn kept(self, keep: Keep) -> Self {
+        Self { keep, ..self }
+    }
+
+    fn new(query: &Query, head: &Head, body: Option<&Wire<'_>>, outcome: Outcome) -> Self {
+        let (bytes, is_cut) = seal(query, head, body, query.limit());
+        let whole = is_cut.then(|| seal(query, head, body, usize::from(u16::MAX)).0);
+        Self { bytes, outcome, whole, keep: keep_of(outcome) }
+    }
+}
+
+fn keep_of(outcome: Outcome) -> Keep {
+    match outcome {
+        Outcome::Native
+        | Outcome::Synthesised
+        | Outcome::NoData
+        | Outcome::SpecialPurpose
+        | Outcome::NxDomain
+        | Outcome::Forwarded
+        | Outcome::Filtered
+        | Outcome::Reverse => Keep::Records,
+        Outcome::ServFail | Outcome::Bogus | Outcome::TranslatorDown => Keep::Seconds(FAILURE_TTL),
+        // What we make up ourselves is cheap, and its TTL does not run down.
+        Outcome::Local
+        | Outcome::AnyToTcp
+        | Outcome::RefusedType
+        | Outcome::NotAllowed
+        | Outcome::FormErr
+        | Outcome::NotImp
+        | Outcome::BadVers
+        | Outcome::Ignored
+        | Outcome::Busy
+        | Outcome::Limited => Keep::No,
     }
 }
 
@@ -49,8 +110,14 @@ pub(super) struct Ede {
 impl Ede {
     /// 0: something without a code of its own.
     pub(super) const OTHER: u16 = 0;
+    /// 3: the answer has expired.
+    pub(super) const STALE: u16 = 3;
+    /// 17: taken out because of who asks.
+    pub(super) const FILTERED: u16 = 17;
     /// 18: the client may not ask.
     pub(super) const PROHIBITED: u16 = 18;
+    /// 19: the NXDOMAIN has expired.
+    pub(super) const STALE_NXDOMAIN: u16 = 19;
     /// 21: the operation is not supported.
     pub(super) const NOT_SUPPORTED: u16 = 21;
     /// 22: no server could be reached.
@@ -96,7 +163,7 @@ impl Head {
 
 /// A reply without records.
 pub(super) fn empty(query: &Query, head: &Head, outcome: Outcome) -> Reply {
-    Reply { bytes: seal(query, head, None), outcome }
+    Reply::new(query, head, None, outcome)
 }
 
 /// A reply with the records of `message`; its header, question and OPT are not used.
@@ -111,7 +178,7 @@ pub(super) fn from_message(query: &Query, mut head: Head, mut message: Message, 
         return empty(query, &Head::rcode(SERVFAIL), Outcome::ServFail);
     };
     head.truncated |= body.header.flags & wire::TC != 0;
-    Reply { bytes: seal(query, &head, Some(&body)), outcome }
+    Reply::new(query, &head, Some(&body), outcome)
 }
 
 /// At most `room` bytes; an encoder that runs out of them sets TC and ends behind a whole record.
@@ -136,7 +203,7 @@ pub(super) fn from_wire(query: &Query, head: Head, body: &Wire<'_>, outcome: Out
             Err(_) => empty(query, &Head::rcode(SERVFAIL), Outcome::ServFail),
         };
     }
-    Reply { bytes: seal(query, &head, Some(body)), outcome }
+    Reply::new(query, &head, Some(body), outcome)
 }
 
 /// A reply for a query of which only the header could be read.
@@ -146,7 +213,7 @@ pub(super) fn bare(header: Header, rcode: u16, outcome: Outcome) -> Reply {
     for field in [header.id, flags, 0, 0, 0, 0] {
         bytes.extend(field.to_be_bytes());
     }
-    Reply { bytes, outcome }
+    Reply { bytes, outcome, whole: None, keep: Keep::No }
 }
 
 /// Whether the body's question name is the query's: then offsets agree and compression pointers hold.
@@ -155,15 +222,16 @@ fn same_name(query: &Query, body: &Wire<'_>) -> bool {
     name.eq_ignore_ascii_case(body.name())
 }
 
-fn seal(query: &Query, head: &Head, body: Option<&Wire<'_>>) -> Vec<u8> {
+/// The message within `limit`, and whether something had to be left out for that.
+fn seal(query: &Query, head: &Head, body: Option<&Wire<'_>>, limit: usize) -> (Vec<u8>, bool) {
     let opt = opt(query, head);
     let start = HEADER + query.question.len();
-    let room = query.limit().saturating_sub(start + opt.len());
-    let fitting = body.and_then(|body| {
-        cuts(query, body).find_map(|(end, counts)| {
-            let records = body.bytes.get(body.question.end..end)?;
-            (records.len() <= room).then_some((records, counts))
-        })
+    let room = limit.saturating_sub(start + opt.len());
+    let cuts = body.and_then(|body| Some((body, Cuts::of(body, query.dnssec_ok())?)));
+    let is_cut = cuts.is_some_and(|(body, cuts)| cuts.whole() - body.question.end > room);
+    let fitting = cuts.and_then(|(body, cuts)| {
+        let (end, counts) = cuts.longest(body.question.end + room)?;
+        Some((body.bytes.get(body.question.end..end)?, counts))
     });
     // Nothing fits: an empty reply with TC, the client comes back over TCP (RFC 2181 §9).
     let truncated = head.truncated || (body.is_some() && fitting.is_none());
@@ -184,20 +252,50 @@ fn seal(query: &Query, head: &Head, body: Option<&Wire<'_>>) -> Vec<u8> {
     bytes.extend(&query.question);
     bytes.extend(records);
     bytes.extend(opt);
-    bytes
+    (bytes, is_cut)
 }
 
-/// Where the body may end, longest first. Additional records, and authority records beside an answer, are extras
-/// whose loss is no truncation (RFC 2181 §9), except that a validator needs its proofs (RFC 4035 §3.1.1).
-fn cuts(query: &Query, body: &Wire<'_>) -> impl Iterator<Item = (usize, [u16; 3])> + use<> {
-    let [_, answers, authority, _] = body.header.counts;
-    let [answers_end, authority_end, _] = body.ends;
-    let whole = body.without_opt().map(|(end, additional)| (end, [answers, authority, additional]));
-    let answers_only = answers > 0 && body.rcode() == NOERROR && !query.dnssec_ok();
-    whole
-        .into_iter()
-        .chain([(authority_end, [answers, authority, 0])])
-        .chain(answers_only.then_some((answers_end, [answers, 0, 0])))
+/// Where a message may end. Additional records, and authority records beside an answer, are extras whose loss is no
+/// truncation (RFC 2181 §9), except that a validator needs its proofs (RFC 4035 §3.1.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cuts {
+    /// The ends of the answer, authority and additional sections, the latter without OPT.
+    ends: [u16; 3],
+    counts: [u16; 3],
+    /// Whether the answer can do without the authority section.
+    answers_only: bool,
+}
+
+impl Cuts {
+    /// Those of a message whose OPT record, if any, is its last one.
+    pub(super) fn of(wire: &Wire<'_>, dnssec_ok: bool) -> Option<Self> {
+        let (end, additional) = wire.without_opt()?;
+        let [_, answers, authority, _] = wire.header.counts;
+        let [answers_end, authority_end, _] = wire.ends;
+        let place = |end: usize| u16::try_from(end).ok();
+        Some(Self {
+            ends: [place(answers_end)?, place(authority_end)?, place(end)?],
+            counts: [answers, authority, additional],
+            answers_only: answers > 0 && wire.rcode() == NOERROR && !dnssec_ok,
+        })
+    }
+
+    /// Where it ends when nothing is left out.
+    pub(super) fn whole(&self) -> usize {
+        self.ends[2].into()
+    }
+
+    /// The end that is at most `limit`, as far back as possible, and the numbers of records up to there.
+    pub(super) fn longest(&self, limit: usize) -> Option<(usize, [u16; 3])> {
+        let [answers, authority, additional] = self.counts;
+        let ends = [
+            Some((self.ends[2], [answers, authority, additional])),
+            Some((self.ends[1], [answers, authority, 0])),
+            self.answers_only.then_some((self.ends[0], [answers, 0, 0])),
+        ];
+        let ends = ends.into_iter().flatten().map(|(end, counts)| (usize::from(end), counts));
+        ends.into_iter().find(|(end, _)| *end <= limit)
+    }
 }
 
 /// Our OPT record; only a client that sent one gets one (RFC 6891 §6.1.1).

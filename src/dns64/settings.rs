@@ -1,104 +1,178 @@
-//! The checked settings of DNS64 and the typed changes that a running DNS64 accepts.
+//! The checked settings of DNS64, and what a running DNS64 may be told anew.
 //!
-//! `control::plan` builds both from the operator's file; nothing here reads text.
+//! `control::plan` builds them from the operator's file; nothing here reads text.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
-use crate::addr::{Prefix4, Prefix6};
-use crate::xlat::pref64::Pref64;
+use crate::addr::PrefixAny;
+
+use super::limit::Limit;
+use super::nets::Nets;
+use super::policy::Policy;
+use super::query::{Meta, Transport};
+use super::routes::Routes;
+use super::zones::Zones;
 
 /// Everything DNS64 needs to know, already checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// Translation prefixes, in the order in which clients see them. None means the well-known prefix
-    /// (RFC 6147 §5.2).
-    pub prefixes: Vec<Pref64>,
-    /// Non-global IPv4 that may be synthesised under a network-specific prefix; never under the well-known one.
-    pub allow: Vec<Prefix4>,
-    /// AAAA records inside these prefixes are treated as absent (RFC 6147 §5.1.4).
-    pub exclude_aaaa: Vec<Prefix6>,
+    /// What clients get that no view names.
+    pub policy: Policy,
+    /// What the others get.
+    pub views: Views,
     /// Who may ask.
     pub clients: Clients,
+    /// The organisation of a client, for the statistics.
+    pub units: Nets<u16>,
+    /// How often one client may ask over UDP.
+    pub limit: Option<Limit>,
+    /// Names that are answered here.
+    pub zones: Zones,
+    /// Whose names are asked elsewhere than at the usual upstream.
+    pub routes: Routes,
     /// Whether the upstream validates and the path to it is trusted, so that its AD bit may be handed on.
     pub trust_ad: bool,
+    /// What synthetic answers become while the translator is down.
+    pub when_down: WhenDown,
+    /// Whether the translator works; told by [`Change::Health`].
+    pub health: Health,
+    /// Counts the changes; what was cached under another one does not hold any more. [`Settings::apply`] counts.
+    pub generation: u32,
 }
 
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            prefixes: Vec::new(),
-            allow: Vec::new(),
-            exclude_aaaa: vec![ipv4_mapped()],
-            clients: Clients::default(),
-            trust_ad: false,
-        }
-    }
+/// Whether the translator works.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Health {
+    /// It does.
+    #[default]
+    Up,
+    /// Packets to synthetic addresses would be lost.
+    Down,
 }
 
-/// The networks that may ask. This host itself (loopback) always may; with both lists empty nobody else.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Clients {
-    /// IPv6 networks.
-    pub v6: Vec<Prefix6>,
-    /// IPv4 networks.
-    pub v4: Vec<Prefix4>,
+/// What a question gets whose answer would be synthetic, while the translator is down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenDown {
+    /// What the front cache has, however old, with a short TTL; else SERVFAIL.
+    #[default]
+    Stale,
+    /// SERVFAIL: a client with a second resolver asks that one.
+    ServFail,
+    /// "No such data", with a TTL of five seconds at most.
+    NoData,
 }
 
 /// A change that a running DNS64 accepts; it holds from the next question on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Replace the translation prefixes.
-    Prefixes(Vec<Pref64>),
-    /// Replace the list of allowed non-global IPv4.
-    Allow(Vec<Prefix4>),
-    /// Replace the AAAA exclusion set.
-    ExcludeAaaa(Vec<Prefix6>),
-    /// Replace the client networks.
-    Clients(Clients),
-    /// Set whether the upstream's AD bit is handed on.
-    TrustAd(bool),
+    /// Everything that the operator wrote.
+    Replace(Box<Settings>),
+    /// Whether the translator works.
+    Health(Health),
 }
 
-/// `::ffff:0:0/96`, which no IPv6-only host can use: the default exclusion set (RFC 6147 §5.1.4).
-pub fn ipv4_mapped() -> Prefix6 {
-    Prefix6::covering(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0), 96)
+/// What the settings make of the sender of a query, found once for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scope {
+    pub(super) view: u16,
+    pub(super) unit: Option<u16>,
+    pub(super) generation: u32,
+    pub(super) health: Health,
+    pub(super) when_down: WhenDown,
 }
+
+/// The networks that may ask. This host itself (loopback) always may; without any network nobody else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Clients(Nets<()>);
+
+/// A group of clients with a policy of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// Its clients. The longest network decides; of equal ones the first view.
+    pub clients: Vec<PrefixAny>,
+    /// The transports it is about; none means all.
+    pub transports: Vec<Transport>,
+    /// What they get.
+    pub policy: Policy,
+}
+
+/// The views, compiled.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Views {
+    nets: Nets<(u16, u8)>,
+    policies: Vec<Policy>,
+}
+
+/// The number of the policy of clients that no view names.
+const NO_VIEW: u16 = 0;
 
 impl Settings {
     /// Takes over one change.
     pub fn apply(&mut self, change: Change) {
         match change {
-            Change::Prefixes(prefixes) => self.prefixes = prefixes,
-            Change::Allow(allow) => self.allow = allow,
-            Change::ExcludeAaaa(exclude) => self.exclude_aaaa = exclude,
-            Change::Clients(clients) => self.clients = clients,
-            Change::TrustAd(trust) => self.trust_ad = trust,
+            Change::Replace(settings) => {
+                let (health, generation) = (self.health, self.generation.wrapping_add(1));
+                *self = Self { health, generation, ..*settings };
+            }
+            Change::Health(health) => self.health = health,
         }
     }
 
-    /// The prefixes in use: the configured ones, else the well-known one (A-08, K-15).
-    pub fn prefixes_in_use(&self) -> impl Iterator<Item = Pref64> + '_ {
-        let fallback = self.prefixes.is_empty().then(Pref64::well_known);
-        self.prefixes.iter().copied().chain(fallback)
+    /// What the settings make of a client; `None` if it may not ask.
+    pub fn scope(&self, meta: &Meta) -> Option<Scope> {
+        self.clients.contains(meta.client).then(|| Scope {
+            view: self.views.find(meta),
+            unit: self.units.find(meta.client, |_| true).copied(),
+            generation: self.generation,
+            health: self.health,
+            when_down: self.when_down,
+        })
     }
 
-    /// The prefix that `addr` lies under and the IPv4 address in it. The well-known prefix always counts, as
-    /// RFC 6147 §5.3.1 wants for reverse questions.
-    pub fn reverse(&self, addr: Ipv6Addr) -> Option<(Pref64, Ipv4Addr)> {
-        self.prefixes_in_use()
-            .chain([Pref64::well_known()])
-            .find_map(|prefix| prefix.extract(addr).map(|v4| (prefix, v4)))
+    /// The policy of a view.
+    pub(super) fn policy(&self, view: u16) -> &Policy {
+        let index = usize::from(view).checked_sub(1);
+        index.and_then(|index| self.views.policies.get(index)).unwrap_or(&self.policy)
     }
 }
 
 impl Clients {
     /// Whether `client` may ask.
     pub fn contains(&self, client: IpAddr) -> bool {
-        match client.to_canonical() {
-            IpAddr::V6(addr) => addr.is_loopback() || self.v6.iter().any(|net| net.contains(addr)),
-            IpAddr::V4(addr) => addr.is_loopback() || self.v4.iter().any(|net| net.contains(addr)),
-        }
+        client.to_canonical().is_loopback() || self.0.find(client, |()| true).is_some()
     }
+}
+
+impl FromIterator<PrefixAny> for Clients {
+    fn from_iter<I: IntoIterator<Item = PrefixAny>>(nets: I) -> Self {
+        Self(nets.into_iter().map(|net| (net, ())).collect())
+    }
+}
+
+impl Views {
+    /// The number of the view of a client.
+    fn find(&self, meta: &Meta) -> u16 {
+        let asked = mask(&[meta.transport]);
+        self.nets
+            .find(meta.client, |(_, transports)| transports & asked != 0)
+            .map_or(NO_VIEW, |(view, _)| *view)
+    }
+}
+
+impl FromIterator<View> for Views {
+    fn from_iter<I: IntoIterator<Item = View>>(views: I) -> Self {
+        let (mut nets, mut policies) = (Vec::new(), Vec::new());
+        for (view, number) in views.into_iter().zip(NO_VIEW + 1..) {
+            let transports = if view.transports.is_empty() { u8::MAX } else { mask(&view.transports) };
+            nets.extend(view.clients.into_iter().map(|net| (net, (number, transports))));
+            policies.push(view.policy);
+        }
+        Self { nets: nets.into_iter().collect(), policies }
+    }
+}
+
+fn mask(transports: &[Transport]) -> u8 {
+    transports.iter().fold(0, |mask, transport| mask | 1 << *transport as u8)
 }
 
 #[cfg(test)]
@@ -106,32 +180,56 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a08_the_well_known_prefix_only_without_another() {
-        let mut settings = Settings::default();
-        assert_eq!(settings.prefixes_in_use().collect::<Vec<_>>(), [Pref64::well_known()]);
-        let own: Pref64 = "2001:db8:64::/96".parse().unwrap();
-        settings.apply(Change::Prefixes(vec![own]));
-        assert_eq!(settings.prefixes_in_use().collect::<Vec<_>>(), [own]);
-    }
-
-    #[test]
-    fn reverse_knows_own_and_well_known_prefix() {
-        let own: Pref64 = "2001:db8:122::/48".parse().unwrap();
-        let settings = Settings { prefixes: vec![own], ..Settings::default() };
-        let v4 = Ipv4Addr::new(192, 0, 2, 33);
-        assert_eq!(settings.reverse(own.embed(v4)), Some((own, v4)));
-        assert_eq!(settings.reverse(Pref64::well_known().embed(v4)), Some((Pref64::well_known(), v4)));
-        assert_eq!(settings.reverse("2001:db8::1".parse().unwrap()), None);
-    }
-
-    #[test]
     fn only_loopback_asks_by_default() {
-        let mut clients = Clients::default();
+        let clients = Clients::default();
         assert!(clients.contains("::1".parse().unwrap()) && clients.contains("127.0.0.1".parse().unwrap()));
         assert!(clients.contains("::ffff:127.0.0.1".parse().unwrap()));
         assert!(!clients.contains("2001:db8::1".parse().unwrap()));
         assert!(!clients.contains("192.0.2.1".parse().unwrap()));
-        clients.v6.push("2001:db8::/32".parse().unwrap());
+        let clients: Clients = ["2001:db8::/32".parse().unwrap()].into_iter().collect();
         assert!(clients.contains("2001:db8::1".parse().unwrap()));
+        assert!(!clients.contains("192.0.2.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn k37_the_longest_network_and_the_transport_choose_the_view() {
+        let view = |net: &str, transports: &[Transport]| View {
+            clients: vec![net.parse().unwrap()],
+            transports: transports.to_vec(),
+            policy: Policy::default(),
+        };
+        let settings = Settings {
+            clients: ["::/0".parse().unwrap()].into_iter().collect(),
+            views: [
+                view("2001:db8::/32", &[]),
+                view("2001:db8:1::/48", &[Transport::Tls, Transport::Https]),
+                view("2001:db8:1::/48", &[Transport::Udp]),
+            ]
+            .into_iter()
+            .collect(),
+            ..Settings::default()
+        };
+        let of = |client: &str, transport| {
+            settings.scope(&Meta { client: client.parse().unwrap(), transport }).unwrap().view
+        };
+        assert_eq!(of("2001:db9::1", Transport::Udp), 0);
+        assert_eq!(of("2001:db8:2::1", Transport::Udp), 1);
+        assert_eq!(of("2001:db8:1::1", Transport::Tls), 2);
+        assert_eq!(of("2001:db8:1::1", Transport::Udp), 3);
+        assert_eq!(of("2001:db8:1::1", Transport::Tcp), 1);
+    }
+
+    #[test]
+    fn a_new_configuration_is_a_new_generation_and_health_is_none() {
+        let mut settings = Settings::default();
+        let meta = Meta { client: "::1".parse().unwrap(), transport: Transport::Udp };
+        let first = settings.scope(&meta).unwrap();
+        settings.apply(Change::Health(Health::Down));
+        let second = settings.scope(&meta).unwrap();
+        assert_eq!((second.generation, second.health), (first.generation, Health::Down));
+        settings.apply(Change::Replace(Box::new(Settings { trust_ad: true, ..Settings::default() })));
+        let third = settings.scope(&meta).unwrap();
+        assert_ne!(third.generation, first.generation);
+        assert!(settings.trust_ad && settings.health == Health::Down);
     }
 }

@@ -8,9 +8,9 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use super::local;
 use super::outcome::Outcome;
+use super::policy::Policy;
 use super::query::Query;
 use super::reply::{Ede, Head, NOERROR, NXDOMAIN, Reply};
-use super::settings::Settings;
 
 /// The well-known IPv4-only addresses (RFC 7050 §2.2), non-global but synthesised under every prefix.
 pub(super) const ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 0, 170), Ipv4Addr::new(192, 0, 0, 171)];
@@ -18,7 +18,7 @@ pub(super) const ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 0, 170), Ipv4
 /// The reply, if the question is about `ipv4only.arpa` or a name below it. Its DS is asked upstream, so that a
 /// validator can see that the delegation is insecure (RFC 8880 §7.1 item 4). Because it is insecure, CD changes
 /// nothing here (K-28).
-pub(super) fn reply(settings: &Settings, query: &Query) -> Option<Reply> {
+pub(super) fn reply(policy: &Policy, query: &Query) -> Option<Reply> {
     let zone = name();
     if !zone.zone_of(&query.name) {
         return None;
@@ -38,8 +38,9 @@ pub(super) fn reply(settings: &Settings, query: &Query) -> Option<Reply> {
     }
     if query.record_type == RecordType::AAAA {
         // Clients use the prefixes in the order in which they come (RFC 7050 §3).
-        let records = settings
-            .prefixes_in_use()
+        let records = policy
+            .all_prefixes()
+            .into_iter()
             .flat_map(|prefix| ADDRESSES.map(|v4| record(RData::AAAA(AAAA(prefix.embed(v4))))))
             .collect();
         return Some(local::positive(query, head.ede(Ede::SYNTHESIZED, ""), records, Outcome::Local));

@@ -20,6 +20,8 @@ pub(super) const AD: u16 = 0x0020;
 /// CD: checking disabled.
 pub(super) const CD: u16 = 0x0010;
 
+/// Type SOA (RFC 1035 §3.2.2).
+pub(super) const TYPE_SOA: u16 = 6;
 /// Type OPT (RFC 6891 §6.1.1).
 pub(super) const TYPE_OPT: u16 = 41;
 /// Option code of an Extended DNS Error (RFC 8914 §2).
@@ -125,6 +127,18 @@ impl<'a> Wire<'a> {
         }
     }
 
+    /// Every record with its section: 0 answer, 1 authority, 2 additional.
+    pub(super) fn records(&self) -> impl Iterator<Item = Record> + '_ {
+        let mut pos = self.question.end;
+        let sections = self.header.counts.into_iter().skip(1).zip(0u8..);
+        let sections = sections.flat_map(|(count, section)| (0..count).map(move |_| section));
+        sections.map_while(move |section| {
+            let record = Record::read(self.bytes, pos)?;
+            pos = record.end;
+            Some(Record { section, ..record })
+        })
+    }
+
     /// Code and text of each Extended DNS Error (RFC 8914 §2).
     pub(super) fn extended_errors(&self) -> impl Iterator<Item = (u16, &'a [u8])> + '_ {
         self.opts.iter().flat_map(Opt::options).filter_map(|(code, data)| {
@@ -161,10 +175,13 @@ impl<'a> Opt<'a> {
 }
 
 /// A record without its owner.
-struct Record {
-    rtype: u16,
+pub(super) struct Record {
+    pub(super) section: u8,
+    pub(super) rtype: u16,
     class: u16,
-    ttl: u32,
+    pub(super) ttl: u32,
+    /// Where the TTL field is.
+    pub(super) ttl_at: usize,
     data: Range<usize>,
     end: usize,
 }
@@ -176,6 +193,8 @@ impl Record {
         let end = start + usize::from(be16(bytes, pos + 8)?);
         bytes.get(start..end)?;
         Some(Self {
+            section: 0,
+            ttl_at: pos + 4,
             rtype: be16(bytes, pos)?,
             class: be16(bytes, pos + 2)?,
             ttl: u32::from(be16(bytes, pos + 4)?) << 16 | u32::from(be16(bytes, pos + 6)?),
@@ -185,8 +204,15 @@ impl Record {
     }
 }
 
+impl Record {
+    /// MINIMUM of an SOA record, its last field (RFC 1035 §3.3.13).
+    pub(super) fn soa_minimum(&self, bytes: &[u8]) -> Option<u32> {
+        Some(u32::from_be_bytes(*bytes.get(self.data.clone())?.last_chunk()?))
+    }
+}
+
 /// The end of the first question. Its name is never compressed: there is nothing before it to point to.
-fn question_end(bytes: &[u8]) -> Option<usize> {
+pub(super) fn question_end(bytes: &[u8]) -> Option<usize> {
     let mut pos = HEADER;
     loop {
         match *bytes.get(pos)? {

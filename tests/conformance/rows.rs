@@ -232,8 +232,9 @@ fn a09_dns64_and_nat64_read_one_list_of_prefixes() {
                 [dns64]\nlisten = [\"[::1]:53\"]\nupstream = [\"192.0.2.53\"]\n";
     let plan = sampan::control::plan::check(text).unwrap().plan;
     let (nat64, dns64) = (plan.nat64().unwrap(), plan.dns64.as_ref().unwrap());
-    assert_eq!((&dns64.prefixes, dns64.prefixes.len()), (&nat64.pool6, 2));
-    assert_eq!(dns64.allow_non_global, nat64.allowed());
+    let policy = &dns64.settings.policy;
+    assert_eq!((&policy.prefixes, policy.prefixes.len()), (&nat64.pool6, 2));
+    assert_eq!(policy.allow, nat64.allowed());
 }
 
 #[test]

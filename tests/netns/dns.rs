@@ -159,6 +159,43 @@ fn ipv4only_arpa_tells_the_prefix() {
     assert_eq!(dig(&lab, &["A", "ipv4only.arpa"]).data("A"), both.map(|v4| v4.to_string()));
 }
 
+/// RFC 7050 §3, as a host does it: ask, look for the well-known addresses where RFC 6052 §2.2 puts them, and have the
+/// prefix. Over UDP and over TCP; then RFC 8880 §7.2.1, the names of the addresses.
+#[test]
+fn k25_k29_discovery_of_the_prefix_over_udp_and_tcp() {
+    // Prefix length, and where the four octets of the IPv4 address stand.
+    const PLACES: [(u8, [usize; 4]); 6] = [
+        (32, [4, 5, 6, 7]),
+        (40, [5, 6, 7, 9]),
+        (48, [6, 7, 9, 10]),
+        (56, [7, 9, 10, 11]),
+        (64, [9, 10, 11, 12]),
+        (96, [12, 13, 14, 15]),
+    ];
+    let lab = TestLab::up();
+    for words in [&[][..], &["+tcp"]] {
+        let answer = dig(&lab, &[words, &["+nocdflag", "AAAA", "ipv4only.arpa"]].concat());
+        assert!(answer.status == "NOERROR" && !answer.flag("ad") && !answer.flag("tc"), "{}", answer.text);
+        let mut found = Vec::new();
+        for address in answer.data("AAAA") {
+            let octets = address.parse::<std::net::Ipv6Addr>().unwrap().octets();
+            for (len, places) in PLACES {
+                let embedded = places.map(|at| octets[at]);
+                if let [192, 0, 0, last @ (170 | 171)] = embedded {
+                    let mut prefix = octets;
+                    prefix[usize::from(len) / 8..].fill(0);
+                    found.push((format!("{}/{len}", std::net::Ipv6Addr::from(prefix)), last));
+                }
+            }
+            let name = dig(&lab, &[words, &["-x", address]].concat());
+            assert_eq!(name.data("PTR"), ["ipv4only.arpa."], "{}", name.text);
+        }
+        found.sort_unstable();
+        let prefix = lab.options().pref64.to_string();
+        assert_eq!(found, [(prefix.clone(), 170), (prefix, 171)], "{}", answer.text);
+    }
+}
+
 /// RFC 6147 §5.3.1: reverse look-ups of synthesised addresses lead to the IPv4 address's name.
 #[test]
 fn reverse_look_up_of_a_synthesised_address() {

@@ -8,7 +8,7 @@ use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode}
 use hickory_proto::rr::rdata::opt::EdnsOption;
 use hickory_proto::rr::rdata::{A, AAAA, CNAME, NULL, PTR, SOA};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
-use sampan::dns64::Settings;
+use sampan::dns64::{Policy, Settings};
 use sampan::io::dns_net::{Config, Limits, ListenSettings, Shared, bind, run};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -29,22 +29,40 @@ pub enum Reaction {
     Late(Duration, Message),
     /// Answers with these bytes.
     Raw(Vec<u8>),
+    /// Sends several datagrams, one after the other; over TCP several messages.
+    Each(Vec<Vec<u8>>),
+    /// The first datagram comes from another port, the others from the right one.
+    Elsewhere(Vec<u8>, Vec<u8>),
+    /// One byte every 50 ms, over TCP.
+    Drip(Vec<u8>),
     /// Does not answer.
     Silence,
 }
 
 /// The script: question and whether it came over TCP.
-pub type Script = fn(&Message, bool) -> Reaction;
+pub trait Script: Fn(&Message, bool) -> Reaction + Send + Sync + 'static {}
+
+impl<F: Fn(&Message, bool) -> Reaction + Send + Sync + 'static> Script for F {}
+
+/// A question as an upstream saw it.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub from: SocketAddr,
+    pub query: Message,
+    pub tcp: bool,
+}
+
+type Log = Arc<Mutex<Vec<Asked>>>;
 
 /// An upstream that follows a script and remembers what it was asked.
 pub struct Upstream {
     pub addr: SocketAddr,
-    log: Arc<Mutex<Vec<(String, RecordType, bool)>>>,
+    log: Log,
     tasks: [JoinHandle<()>; 2],
 }
 
 impl Upstream {
-    pub async fn start(script: Script) -> Self {
+    pub async fn start(script: impl Script) -> Self {
         let (udp, tcp) = loop {
             let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
             if let Ok(tcp) = TcpListener::bind(udp.local_addr().unwrap()).await {
@@ -52,31 +70,28 @@ impl Upstream {
             }
         };
         let addr = udp.local_addr().unwrap();
-        let log = Arc::new(Mutex::new(Vec::new()));
+        let (log, script) = (Log::default(), Arc::new(script));
         let (udp_log, tcp_log) = (Arc::clone(&log), Arc::clone(&log));
+        let tcp_script = Arc::clone(&script);
         let over_udp = tokio::spawn(async move {
             let mut buffer = [0; 4096];
             loop {
                 let (len, from) = udp.recv_from(&mut buffer).await.unwrap();
                 let query = Message::from_vec(&buffer[..len]).unwrap();
-                let (udp, log) = (Arc::clone(&udp), Arc::clone(&udp_log));
-                tokio::spawn(async move {
-                    if let Some(reply) = react(script, &log, &query, false).await {
-                        udp.send_to(&reply, from).await.unwrap();
-                    }
-                });
+                udp_log.lock().unwrap().push(Asked { from, query: query.clone(), tcp: false });
+                let (udp, script) = (Arc::clone(&udp), Arc::clone(&script));
+                tokio::spawn(async move { react_udp(script(&query, false), &udp, from).await });
             }
         });
         let over_tcp = tokio::spawn(async move {
             loop {
-                let (mut stream, _) = tcp.accept().await.unwrap();
-                let log = Arc::clone(&tcp_log);
+                let (mut stream, from) = tcp.accept().await.unwrap();
+                let (log, script) = (Arc::clone(&tcp_log), Arc::clone(&tcp_script));
                 tokio::spawn(async move {
                     while let Some(query) = read_framed(&mut stream).await {
                         let query = Message::from_vec(&query).unwrap();
-                        if let Some(reply) = react(script, &log, &query, true).await {
-                            write_framed(&mut stream, &reply).await;
-                        }
+                        log.lock().unwrap().push(Asked { from, query: query.clone(), tcp: true });
+                        react_tcp(script(&query, true), &mut stream).await;
                     }
                 });
             }
@@ -86,6 +101,15 @@ impl Upstream {
 
     /// Name, type and "over TCP" of every question so far.
     pub fn asked(&self) -> Vec<(String, RecordType, bool)> {
+        let short = |asked: Asked| {
+            let question = &asked.query.queries[0];
+            (question.name.to_ascii().to_lowercase(), question.query_type, asked.tcp)
+        };
+        self.seen().into_iter().map(short).collect()
+    }
+
+    /// Every question so far, as it came.
+    pub fn seen(&self) -> Vec<Asked> {
         self.log.lock().unwrap().clone()
     }
 }
@@ -96,22 +120,51 @@ impl Drop for Upstream {
     }
 }
 
-async fn react(
-    script: Script,
-    log: &Mutex<Vec<(String, RecordType, bool)>>,
-    query: &Message,
-    tcp: bool,
-) -> Option<Vec<u8>> {
-    let question = &query.queries[0];
-    log.lock().unwrap().push((question.name.to_ascii().to_lowercase(), question.query_type, tcp));
-    match script(query, tcp) {
-        Reaction::Reply(message) => Some(message.to_vec().unwrap()),
+async fn react_udp(reaction: Reaction, udp: &UdpSocket, to: SocketAddr) {
+    let datagrams = match reaction {
+        Reaction::Reply(message) => vec![message.to_vec().unwrap()],
         Reaction::Late(wait, message) => {
             tokio::time::sleep(wait).await;
-            Some(message.to_vec().unwrap())
+            vec![message.to_vec().unwrap()]
         }
-        Reaction::Raw(bytes) => Some(bytes),
-        Reaction::Silence => None,
+        Reaction::Raw(bytes) | Reaction::Drip(bytes) => vec![bytes],
+        Reaction::Each(all) => all,
+        Reaction::Elsewhere(first, second) => {
+            let other = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            other.send_to(&first, to).await.unwrap();
+            vec![second]
+        }
+        Reaction::Silence => vec![],
+    };
+    for datagram in datagrams {
+        udp.send_to(&datagram, to).await.unwrap();
+    }
+}
+
+/// The client may hang up at any time.
+async fn react_tcp(reaction: Reaction, stream: &mut TcpStream) {
+    let messages = match reaction {
+        Reaction::Reply(message) => vec![message.to_vec().unwrap()],
+        Reaction::Late(wait, message) => {
+            tokio::time::sleep(wait).await;
+            vec![message.to_vec().unwrap()]
+        }
+        Reaction::Raw(bytes) => vec![bytes],
+        Reaction::Each(all) => all,
+        Reaction::Elsewhere(_, second) => vec![second],
+        Reaction::Drip(bytes) => {
+            for byte in framed(&bytes) {
+                if stream.write_all(&[byte]).await.is_err() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            vec![]
+        }
+        Reaction::Silence => vec![],
+    };
+    for message in messages {
+        let _ = stream.write_all(&framed(&message)).await;
     }
 }
 
@@ -125,7 +178,8 @@ pub struct Service {
 
 impl Service {
     pub async fn start(listen: &str, config: Config, limits: Limits) -> Self {
-        let bound = bind(&ListenSettings { addresses: vec![listen.parse().unwrap()] }).unwrap();
+        let listen = ListenSettings { addresses: vec![listen.parse().unwrap()], ..ListenSettings::default() };
+        let bound = bind(&listen, limits.udp_threads).unwrap();
         let addr = bound.addresses().unwrap()[0];
         let shared = Arc::new(Shared::new(config, limits));
         let (stop, stopped) = watch::channel(false);
@@ -152,12 +206,13 @@ impl Service {
 }
 
 pub fn usual_config(upstream: &[SocketAddr]) -> Config {
-    let dns64 = Settings {
+    let policy = Policy {
         prefixes: vec![OWN.parse().unwrap()],
         allow: vec!["192.0.2.0/24".parse().unwrap()],
-        ..Settings::default()
+        ..Policy::default()
     };
-    Config { dns64, upstream: upstream.to_vec() }
+    let dns64 = Settings { policy, ..Settings::default() };
+    Config { dns64, upstream: upstream.iter().copied().map(Into::into).collect(), ..Config::default() }
 }
 
 /// Shorter than the defaults, so that tests of silence are quick.
@@ -165,6 +220,7 @@ pub fn quick_limits() -> Limits {
     Limits {
         deadline: Duration::from_millis(1_500),
         aaaa_budget: Duration::from_millis(500),
+        cache_bytes: 1 << 20,
         ..Limits::default()
     }
 }
@@ -219,9 +275,14 @@ pub async fn read_framed(stream: &mut TcpStream) -> Option<Vec<u8>> {
 }
 
 pub async fn write_framed(stream: &mut TcpStream, bytes: &[u8]) {
+    stream.write_all(&framed(bytes)).await.unwrap();
+}
+
+/// With its length in front (RFC 1035 §4.2.2).
+fn framed(bytes: &[u8]) -> Vec<u8> {
     let mut framed = (bytes.len() as u16).to_be_bytes().to_vec();
     framed.extend(bytes);
-    stream.write_all(&framed).await.unwrap();
+    framed
 }
 
 /// The reply to `query` with this RCODE and OPT, without records.

@@ -10,10 +10,13 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
+use hickory_proto::rr::Name;
 use toml::Spanned;
 use toml::de::DeValue;
 
 use crate::addr::{Prefix4, Prefix6, PrefixAny};
+use crate::dns64::{Mode as Synthesis, OnError, Transport, WhenDown};
+use crate::io::dns_net::Upstream;
 use crate::nat64::policy::{Assignment, Eviction, Pairing};
 use crate::nat64::settings::{Filter, HoldSyn, Protocol, StrayTcp};
 use crate::siit::settings::{Hairpin, ZeroChecksum};
@@ -379,8 +382,81 @@ section! {
     /// `[dns64]`
     Dns64 {
         listen: Vec<At<SocketAddr>> = "listen", Required, Restart, "Addresses to answer on, UDP and TCP. The port is 53 when left out.";
-        upstream: Vec<At<SocketAddr>> = "upstream", Required, Reload, "Validating resolvers to ask. The port is 53 when left out.";
+        upstream: Vec<At<Upstream>> = "upstream", Required, Reload, "Validating resolvers to ask, best first: `address`, with the port when that is not 53; `tls://address#name` (RFC 7858) or `https://address/path#name` (RFC 8484) with the name that the certificate has to show.";
         allow: Vec<At<PrefixAny>> = "allow", Otherwise("the prefixes of the units, and this machine"), Reload, "Who may ask.";
+        mode: Synthesis = "mode", Default("\"synthesise\""), Reload, "What happens to AAAA questions. `synthesise`: addresses are made when there are no real ones (RFC 6147); `pass`: everything is handed on; `always`: addresses are made whenever there is an A record, for an uplink without IPv6.";
+        on_error: OnError = "on-error", Default("\"use-a\""), Reload, "What follows an AAAA answer that is an error or does not come: `use-a`: the A answer decides (RFC 6147 §5.1.2); `fail`: the client gets the error.";
+        exclude_aaaa: Vec<At<Prefix6>> = "exclude-aaaa", Default("[\"::ffff:0:0/96\"]"), Reload, "AAAA records inside these prefixes are treated as absent (RFC 6147 §5.1.4).";
+        filter_a: bool = "filter-a", Default("false"), Reload, "Answer A questions with \"no such data\": for clients that have no IPv4 at all. `ipv4only.arpa` is exempt, and so are clients that validate (CD).";
+        names: Vec<At<DnsName>> = "names", Otherwise("none"), Reload, "Names that are treated otherwise.";
+        range: Vec<At<DnsRange>> = "range", Otherwise("every IPv4 address under every prefix"), Reload, "IPv4 networks with translation prefixes of their own. The first that covers an address counts.";
+        view: Vec<At<DnsView>> = "view", Otherwise("all clients get the same"), Reload, "Clients that get something else. The longest network decides.";
+        forward: Vec<At<Forward>> = "forward", Otherwise("none"), Reload, "Names that other resolvers are asked for. The longest name counts.";
+        zone: Vec<At<LocalZone>> = "zone", Otherwise("none"), Reload, "Names that are answered here, such as those of an intranet. AAAA is synthesised for them, too.";
+        private_reverse: bool = "private-reverse", Default("true"), Reload, "Answer the reverse zones of private addresses here, as empty (RFC 6303). A `forward` or `zone` for one of them goes first.";
+        trust_ad: bool = "trust-ad", Default("false"), Reload, "Hand on the AD bit: the upstream validates, and nobody can change what comes from there.";
+        when_down: WhenDown = "when-down", Default("\"stale\""), Reload, "What a question gets whose answer would be synthetic, while the translator is down. `stale`: what is cached, however old, for 5 seconds, else SERVFAIL; `servfail`: SERVFAIL, so that clients ask their second resolver; `nodata`: \"no such data\", for 5 seconds at most.";
+        limit: DnsLimit = "limit", Otherwise("defaults"), Reload, "How often one client may ask over UDP. Half of what is over it is told to come back over TCP, the rest is dropped.";
+        cache: u64 = "cache", Default("64"), Restart, "Memory of the caches in MiB, 1 to 4096.";
+    }
+}
+
+section! {
+    /// `[[dns64.view]]`
+    DnsView {
+        name: String = "name", Required, Reload, "Its name.";
+        units: Vec<At<String>> = "units", Otherwise("none"), Reload, "Its clients: the networks of these units.";
+        clients: Vec<At<PrefixAny>> = "clients", Otherwise("none"), Reload, "Its clients: these networks. They still need permission to ask.";
+        transports: Vec<At<Transport>> = "transports", Otherwise("all"), Reload, "It is about questions that come in these ways.";
+        prefixes: Vec<At<Pref64>> = "prefixes", Otherwise("all of the translator"), Reload, "Translation prefixes of its clients, out of those of the translator.";
+        mode: Synthesis = "mode", Otherwise("as in `[dns64]`"), Reload, "What happens to AAAA questions.";
+        on_error: OnError = "on-error", Otherwise("as in `[dns64]`"), Reload, "What follows an AAAA answer that is an error or does not come.";
+        exclude_aaaa: Vec<At<Prefix6>> = "exclude-aaaa", Otherwise("as in `[dns64]`"), Reload, "AAAA records that are treated as absent.";
+        filter_a: bool = "filter-a", Otherwise("as in `[dns64]`"), Reload, "Answer A questions with \"no such data\".";
+        names: Vec<At<DnsName>> = "names", Otherwise("as in `[dns64]`"), Reload, "Names that are treated otherwise.";
+        range: Vec<At<DnsRange>> = "range", Otherwise("as in `[dns64]`"), Reload, "IPv4 networks with translation prefixes of their own.";
+    }
+}
+
+section! {
+    /// `[[dns64.names]]`
+    DnsName {
+        suffix: Name = "suffix", Required, Reload, "The name, with all that is below it. The longest counts.";
+        mode: Synthesis = "mode", Required, Reload, "What happens to AAAA questions about it.";
+    }
+}
+
+section! {
+    /// `[[dns64.range]]`
+    DnsRange {
+        ipv4: Prefix4 = "ipv4", Required, Reload, "The IPv4 network.";
+        prefixes: Vec<At<Pref64>> = "prefixes", Required, Reload, "Its translation prefixes, out of those of the translator. An empty list: no addresses are made for it.";
+    }
+}
+
+section! {
+    /// `[[dns64.forward]]`
+    Forward {
+        names: Vec<At<Name>> = "names", Required, Reload, "The names, each with all that is below it.";
+        upstream: Vec<At<Upstream>> = "upstream", Required, Reload, "Resolvers to ask, best first.";
+        trust_ad: bool = "trust-ad", Default("false"), Reload, "Hand on the AD bit of these resolvers.";
+    }
+}
+
+section! {
+    /// `[[dns64.zone]]`
+    LocalZone {
+        name: Name = "name", Required, Reload, "Its name. What is not written down below it does not exist.";
+        records: Vec<At<String>> = "records", Required, Reload, "Its records: `owner [TTL] A|AAAA|CNAME|PTR|TXT data`. The owner is relative to the zone, `@` is the zone itself; names in the data are whole. The TTL is 300 when left out.";
+    }
+}
+
+section! {
+    /// `[dns64.limit]`
+    DnsLimit {
+        per_second: u64 = "per-second", Default("0"), Reload, "Questions per second, up to 1000000, counted by each thread that receives; 0 is no limit.";
+        burst: u64 = "burst", Default("1000"), Reload, "Questions that may come at once after a pause.";
+        client: u64 = "client", Default("64"), Reload, "Prefix length that is one IPv6 client, 32 to 128. An IPv4 address is one.";
     }
 }
 

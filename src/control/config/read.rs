@@ -7,12 +7,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
+use hickory_proto::rr::Name;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::{FastMode, Level, Mode, Need, Row};
 use crate::addr::{Prefix4, Prefix6, PrefixAny, PrefixError};
 use crate::control::problem::{Fault, Problems};
+use crate::dns64::{Mode as Synthesis, OnError, Transport, WhenDown};
+use crate::io::dns_net::{Over, Upstream};
 use crate::nat64::policy::{Assignment, Eviction, Pairing};
 use crate::nat64::settings::{Filter, HoldSyn, Protocol, StrayTcp};
 use crate::siit::settings::{Hairpin, ZeroChecksum};
@@ -300,6 +303,35 @@ text_value!(SocketAddr, "address with optional port", "[2001:db8:6::1]:53", |tex
     let with_port = text.parse::<SocketAddr>();
     with_port.or_else(|_| text.parse::<IpAddr>().map(|addr| (addr, 53).into())).map_err(|_| None)
 });
+text_value!(Upstream, "resolver", "[2001:db8:6::1]:53", |text| upstream(text).ok_or(None));
+text_value!(Name, "domain name", "intranet.example", |text| {
+    let name = Name::from_utf8(text).map_err(|_| None)?;
+    if name.is_root() || text.contains(char::is_whitespace) { Err(None) } else { Ok(absolute(name)) }
+});
+text_value!(Synthesis, "`synthesise`, `pass` or `always`", "synthesise", |text| match text {
+    "synthesise" => Ok(Synthesis::Synthesise),
+    "pass" => Ok(Synthesis::Pass),
+    "always" => Ok(Synthesis::Always),
+    _ => Err(None),
+});
+text_value!(OnError, "`use-a` or `fail`", "use-a", |text| match text {
+    "use-a" => Ok(OnError::UseA),
+    "fail" => Ok(OnError::Fail),
+    _ => Err(None),
+});
+text_value!(WhenDown, "`stale`, `servfail` or `nodata`", "stale", |text| match text {
+    "stale" => Ok(WhenDown::Stale),
+    "servfail" => Ok(WhenDown::ServFail),
+    "nodata" => Ok(WhenDown::NoData),
+    _ => Err(None),
+});
+text_value!(Transport, "`udp`, `tcp`, `tls` or `https`", "udp", |text| match text {
+    "udp" => Ok(Transport::Udp),
+    "tcp" => Ok(Transport::Tcp),
+    "tls" => Ok(Transport::Tls),
+    "https" => Ok(Transport::Https),
+    _ => Err(None),
+});
 text_value!(
     Filter,
     "`endpoint-independent` or `address-dependent`",
@@ -380,6 +412,39 @@ text_value!(Level, "`error`, `warn`, `info`, `debug` or `trace`", "info", |text|
     "trace" => Ok(Level::Trace),
     _ => Err(None),
 });
+
+/// `address`, `tls://address#name` or `https://address/path#name`.
+fn upstream(text: &str) -> Option<Upstream> {
+    let address = |text: &str, port: u16| {
+        let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+        let with_port = text.parse::<SocketAddr>().ok();
+        with_port.or_else(|| Some((bare.parse::<IpAddr>().ok()?, port).into()))
+    };
+    let named = |text: &str| {
+        let (place, name) = text.split_once('#')?;
+        let name = Name::from_ascii(name).ok().filter(|name| !name.is_root())?;
+        Some((place.to_owned(), name.to_ascii().trim_end_matches('.').to_owned()))
+    };
+    if let Some(rest) = text.strip_prefix("tls://") {
+        let (place, name) = named(rest)?;
+        return Some(Upstream { addr: address(&place, 853)?, over: Over::Tls { name } });
+    }
+    if let Some(rest) = text.strip_prefix("https://") {
+        let (place, name) = named(rest)?;
+        let (place, path) = place.split_once('/')?;
+        return Some(Upstream {
+            addr: address(place, 443)?,
+            over: Over::Https { name, path: format!("/{path}") },
+        });
+    }
+    address(text, 53).map(Upstream::from)
+}
+
+/// The name with its root, which people leave out.
+fn absolute(mut name: Name) -> Name {
+    name.set_fqdn(true);
+    name
+}
 
 fn prefix_fault(text: &str, error: PrefixError, max: u8) -> Option<Fault> {
     let value = shown(text, 80);

@@ -1,12 +1,15 @@
 //! Checks of `[dns64]`.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::DnsPlan;
-use super::nat64::nonempty;
-use crate::addr::{Prefix4, Prefix6, PrefixAny};
+use super::dns_policy;
+use super::nat64::{nonempty, number};
+use crate::addr::{Prefix4, PrefixAny};
 use crate::control::config::{self, At};
 use crate::control::problem::{Fault, Problems};
+use crate::dns64::Settings;
+use crate::io::dns_net::Upstream;
 use crate::nat64::settings::Unit;
 use crate::xlat::pref64::Pref64;
 
@@ -24,21 +27,41 @@ pub(super) struct Shared {
 
 /// Checks the section and makes the plan.
 pub(super) fn build(section: &config::Dns64, shared: &Shared, problems: &mut Problems) -> DnsPlan {
-    let listen = addresses(section.listen.as_ref(), shared, true, problems);
-    let upstream = addresses(section.upstream.as_ref(), shared, false, problems);
-    for at in section.upstream.iter().flat_map(|list| &list.value) {
-        if let Some(ours) = listen.iter().find(|ours| is_same_service(at.value, **ours)) {
-            problems
-                .error(&at.path, Fault::DnsLoop { value: at.value.to_string(), listen: ours.to_string() });
-        }
-    }
+    let listen = section.listen.as_ref();
+    let listen = listen.map_or_else(Vec::new, |list| addresses(list, |at| *at, shared, true, problems));
+    let upstream = resolvers(section.upstream.as_ref(), &listen, shared, problems);
+    let forward = section.forward.iter().flat_map(|list| &list.value);
+    let groups = forward.map(|at| resolvers(at.value.upstream.as_ref(), &listen, shared, problems)).collect();
+    let cache: usize = number(section.cache.as_ref(), 64, 1..=4096, problems);
     DnsPlan {
         listen,
         upstream,
-        prefixes: shared.pool6.clone(),
-        allow_clients: clients(section, shared, problems),
-        allow_non_global: shared.allow.clone(),
+        groups,
+        units: shared.units.iter().map(|unit| unit.name.clone()).collect(),
+        cache_bytes: cache << 20,
+        settings: Settings {
+            clients: clients(section, shared, problems).into_iter().collect(),
+            ..dns_policy::settings(section, shared, problems)
+        },
     }
+}
+
+/// Resolvers that are not ourselves.
+fn resolvers(
+    list: Option<&At<Vec<At<Upstream>>>>,
+    listen: &[SocketAddr],
+    shared: &Shared,
+    problems: &mut Problems,
+) -> Vec<Upstream> {
+    let Some(list) = list else { return Vec::new() };
+    addresses(list, |upstream| upstream.addr, shared, false, problems);
+    for at in &list.value {
+        if let Some(ours) = listen.iter().find(|ours| is_same_service(at.value.addr, **ours)) {
+            let value = at.value.addr.to_string();
+            problems.error(&at.path, Fault::DnsLoop { value, listen: ours.to_string() });
+        }
+    }
+    list.value.iter().map(|at| at.value.clone()).collect()
 }
 
 /// Whether a question to `upstream` would reach a socket that listens on `listen`, as far as the addresses tell.
@@ -50,17 +73,18 @@ fn is_same_service(upstream: SocketAddr, listen: SocketAddr) -> bool {
                 && upstream.is_ipv6() == listen.is_ipv6()))
 }
 
-fn addresses(
-    list: Option<&At<Vec<At<SocketAddr>>>>,
+fn addresses<T: PartialEq>(
+    list: &At<Vec<At<T>>>,
+    address: impl Fn(&T) -> SocketAddr,
     shared: &Shared,
     listening: bool,
     problems: &mut Problems,
 ) -> Vec<SocketAddr> {
-    let Some(list) = list else { return Vec::new() };
     nonempty(list, problems);
     for (i, at) in list.value.iter().enumerate() {
-        let (ip, value) = (at.value.ip(), at.value.to_string());
-        if at.value.port() == 0 {
+        let addr = address(&at.value);
+        let (ip, value) = (addr.ip(), addr.to_string());
+        if addr.port() == 0 {
             problems.error(&at.path, Fault::PortMissing);
         }
         if ip.is_multicast() || ip == Ipv4Addr::BROADCAST || (ip.is_unspecified() && !listening) {
@@ -84,7 +108,7 @@ fn addresses(
             }
         }
     }
-    list.value.iter().map(|at| at.value).collect()
+    list.value.iter().map(|at| address(&at.value)).collect()
 }
 
 fn clients(section: &config::Dns64, shared: &Shared, problems: &mut Problems) -> Vec<PrefixAny> {
@@ -95,10 +119,6 @@ fn clients(section: &config::Dns64, shared: &Shared, problems: &mut Problems) ->
     if shared.units.is_empty() {
         problems.warning("dns64.allow", Fault::NobodyMayAsk);
     }
-    let units = shared.units.iter().flat_map(|unit| unit.prefixes.iter().copied().map(PrefixAny::V6));
-    let here = [
-        PrefixAny::V6(Prefix6::covering(Ipv6Addr::LOCALHOST, 128)),
-        PrefixAny::V4(Prefix4::covering(Ipv4Addr::LOCALHOST, 8)),
-    ];
-    units.chain(here).collect()
+    // This machine may always ask.
+    shared.units.iter().flat_map(|unit| unit.prefixes.iter().copied().map(PrefixAny::V6)).collect()
 }

@@ -242,15 +242,23 @@ impl Host<'_> {
                 problems.warning(&format!("dns64.listen[{i}]"), Fault::ListenNotHere { value });
             }
         }
-        for (i, upstream) in dns.upstream.iter().enumerate() {
+        let path = |group: usize, i: usize| match group.checked_sub(1) {
+            None => format!("dns64.upstream[{i}]"),
+            Some(forward) => format!("dns64.forward[{forward}].upstream[{i}]"),
+        };
+        let groups = std::iter::once(&dns.upstream).chain(&dns.groups).enumerate();
+        let upstreams =
+            groups.flat_map(|(group, list)| list.iter().enumerate().map(move |(i, u)| (group, i, u)));
+        for (group, i, upstream) in upstreams {
+            let addr = upstream.addr;
             let ours = dns.listen.iter().find(|listen| {
                 listen.ip().is_unspecified()
-                    && listen.port() == upstream.port()
-                    && listen.is_ipv6() == upstream.is_ipv6()
+                    && listen.port() == addr.port()
+                    && listen.is_ipv6() == addr.is_ipv6()
             });
-            if let Some(listen) = ours.filter(|_| is_here(upstream.ip())) {
-                let (value, listen) = (upstream.to_string(), listen.to_string());
-                problems.error(&format!("dns64.upstream[{i}]"), Fault::DnsLoop { value, listen });
+            if let Some(listen) = ours.filter(|_| is_here(addr.ip())) {
+                let (value, listen) = (addr.to_string(), listen.to_string());
+                problems.error(&path(group, i), Fault::DnsLoop { value, listen });
             }
         }
     }

@@ -3,6 +3,7 @@
 //! [`check`] needs nothing but the text; [`host`] compares the plan with the machine it shall run on.
 
 mod dns;
+mod dns_policy;
 mod fastpath;
 pub mod host;
 mod nat64;
@@ -15,7 +16,9 @@ use std::path::{Path, PathBuf};
 
 use super::config::{self, At, Level, Reader};
 use super::problem::{Fault, Places, Problem, Problems};
-use crate::addr::{Prefix4, PrefixAny};
+use crate::addr::Prefix4;
+use crate::dns64;
+use crate::io::dns_net::Upstream;
 use crate::nat64::policy::{Assignment, PortPolicy, Quotas};
 use crate::nat64::settings::{
     Classes, Filtering, Fragments, Hops, Key, Limits, Mtu, Pool4, Pool4Range, Settings, StaticEntry, Timers,
@@ -156,14 +159,16 @@ pub struct MtuPlan {
 pub struct DnsPlan {
     /// Addresses to answer on, UDP and TCP.
     pub listen: Vec<SocketAddr>,
-    /// Resolvers to ask.
-    pub upstream: Vec<SocketAddr>,
-    /// The same translation prefixes as the translator's.
-    pub prefixes: Vec<Pref64>,
-    /// Who may ask.
-    pub allow_clients: Vec<PrefixAny>,
-    /// Non-global IPv4 that may be synthesised, the same list as the translator's.
-    pub allow_non_global: Vec<Prefix4>,
+    /// Resolvers to ask, best first.
+    pub upstream: Vec<Upstream>,
+    /// Those of the other groups, from group 1 on.
+    pub groups: Vec<Vec<Upstream>>,
+    /// Names of the units, as the statistics number them.
+    pub units: Vec<String>,
+    /// Memory of the caches, in bytes.
+    pub cache_bytes: usize,
+    /// How questions are decided, with the translator's own prefixes and allowed destinations.
+    pub settings: dns64::Settings,
 }
 
 /// A plan, and what was noticed while it was made.
@@ -383,5 +388,7 @@ fn interface_name(at: Option<&At<String>>, problems: &mut Problems) -> Option<St
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_dns;
 #[cfg(test)]
 mod tests_inbound;

@@ -2,7 +2,7 @@ use super::*;
 use crate::control::config::{Apply, File, Need, Row, Value};
 use crate::text::Lang;
 
-const MINIMAL: &str = "[[nat64.pool4]]\nprefix = \"198.51.100.0/28\"\n";
+pub(super) const MINIMAL: &str = "[[nat64.pool4]]\nprefix = \"198.51.100.0/28\"\n";
 
 /// `line path: code` of every problem, errors and warnings.
 pub(super) fn problems(text: &str) -> Vec<String> {
@@ -44,13 +44,14 @@ fn a_file_that_spells_out_every_default_gives_the_same_plan() {
             }
         }
     }
-    let mut text = String::new();
+    let dns64 = "dns64.listen = [\"::1\"]\ndns64.upstream = [\"203.0.113.53\"]\n";
+    let mut text = dns64.to_owned();
     spell(&mut text, "", File::ROWS);
     assert!(text.contains("nat64.timers.udp-timeout = 300\n"), "{text}");
     text.push_str(
         "[[nat64.pool4]]\nprefix = \"198.51.100.0/28\"\nports = \"1024-65535\"\nmode = \"routed\"\n",
     );
-    assert_eq!(check(&text).unwrap().plan, check(MINIMAL).unwrap().plan);
+    assert_eq!(check(&text).unwrap().plan, check(&format!("{dns64}{MINIMAL}")).unwrap().plan);
 }
 
 #[test]
@@ -295,15 +296,16 @@ fn dns64() {
     let plan = |text: &str| check(text).unwrap().plan.dns64.unwrap();
     let both = "listen = [\"::1\"]\nupstream = [\"203.0.113.53\"]\n";
     let open = plan(&format!("{MINIMAL}[dns64]\n{both}"));
-    assert_eq!(open.upstream, ["203.0.113.53:53".parse().unwrap()]);
-    assert_eq!(open.allow_clients.len(), 2, "loopback only");
+    let address: std::net::SocketAddr = "203.0.113.53:53".parse().unwrap();
+    assert_eq!(open.upstream, [address.into()]);
+    assert_eq!(open.settings.clients, dns64::Clients::default(), "loopback only");
     assert_eq!(
         problems(&format!("{MINIMAL}[dns64]\n{both}")),
         ["- unit: no-units", "3 dns64.allow: nobody-may-ask"]
     );
     let units = format!("{MINIMAL}[dns64]\n{both}[[unit]]\nname = \"a\"\nprefixes = [\"2001:db8:6::/64\"]\n");
-    assert!(plan(&units).allow_clients.iter().any(|p| p.contains("2001:db8:6::9".parse().unwrap())));
-    assert!(!plan(&units).allow_clients.iter().any(|p| p.contains("2001:db8:7::9".parse().unwrap())));
+    assert!(plan(&units).settings.clients.contains("2001:db8:6::9".parse().unwrap()));
+    assert!(!plan(&units).settings.clients.contains("2001:db8:7::9".parse().unwrap()));
 }
 
 #[test]
@@ -552,9 +554,9 @@ fn a09_a_stateless_gateway_shares_prefix_and_exceptions_with_its_dns64() {
         eams(&[("192.0.2.1", "2001:db8:6::1")])
     );
     let dns = check(&text).unwrap().plan.dns64.unwrap();
-    assert_eq!(dns.prefixes, ["2001:db8:64::/96".parse().unwrap()]);
-    assert_eq!(dns.allow_non_global, ["10.0.0.0/8".parse().unwrap()]);
-    assert!(dns.allow_clients.iter().any(|p| p.contains("2001:db8:6::9".parse().unwrap())));
+    assert_eq!(dns.settings.policy.prefixes, ["2001:db8:64::/96".parse().unwrap()]);
+    assert_eq!(dns.settings.policy.allow, ["10.0.0.0/8".parse().unwrap()]);
+    assert!(dns.settings.clients.contains("2001:db8:6::9".parse().unwrap()));
 }
 
 proptest::proptest! {

@@ -17,7 +17,7 @@ fn k40_opt_only_when_asked_and_synthesised_says_so() {
 }
 
 #[test]
-fn badvers() {
+fn k40_edns_versions_above_zero_are_refused() {
     let ask = query("x.example.", RecordType::AAAA, |message| {
         with_opt(message);
         message.edns.as_mut().unwrap().set_version(1);
@@ -86,10 +86,8 @@ fn an_opt_record_in_the_middle_is_taken_out() {
 
 #[test]
 fn k25_k26_k27_ipv4only_arpa_is_local() {
-    let two = Settings {
-        prefixes: vec![Pref64::well_known(), "2001:db8:122::/48".parse().unwrap()],
-        ..Settings::default()
-    };
+    let both = vec![Pref64::well_known(), "2001:db8:122::/48".parse().unwrap()];
+    let two = with_policy(|policy| policy.prefixes = both);
     let local =
         |owner: &str, rtype| decide(&two, &query(owner, rtype, |_| {}), &Answer::Failed, &Answer::Failed);
     let (outcome, message) = local("IPv4only.ARPA.", RecordType::AAAA);
@@ -97,6 +95,7 @@ fn k25_k26_k27_ipv4only_arpa_is_local() {
     assert!(message.metadata.authoritative && !message.metadata.authentic_data);
     let got: Vec<_> = addresses(&message).into_iter().map(|(addr, _)| addr).collect();
     let expected: Vec<_> = two
+        .policy
         .prefixes
         .iter()
         .flat_map(|p| [Ipv4Addr::new(192, 0, 0, 170), Ipv4Addr::new(192, 0, 0, 171)].map(|v4| p.embed(v4)))
@@ -264,4 +263,18 @@ fn a_foreign_answer_is_no_answer() {
     let (outcome, message) =
         decide(&settings(), &query("x.example.", RecordType::TXT, |_| {}), &foreign, &Answer::Failed);
     assert_eq!((outcome, message.metadata.response_code), (Outcome::ServFail, ResponseCode::ServFail));
+}
+
+#[test]
+fn k34_k36_parameters_of_https_records_are_byte_equal() {
+    // Priority 1, target `.`, ipv4hint 192.0.2.1, and key 65333 that nobody knows.
+    let rdata = b"\0\x01\0\0\x04\0\x04\xc0\0\x02\x01\xff\x35\0\x03abc";
+    let mut bytes = b"\0\x07\x81\x80\0\x01\0\x01\0\0\0\0\x01x\x07example\0\0\x41\0\x01".to_vec();
+    bytes.extend(b"\xc0\x0c\0\x41\0\x01\0\0\0\x09\0");
+    bytes.push(rdata.len() as u8);
+    bytes.extend(rdata);
+    let asked = query("x.example.", RecordType::HTTPS, |_| {});
+    let Step::Ask(ask) = begin(&settings(), &asked, &CLIENT) else { panic!() };
+    let reply = finish(&settings(), &ask, &Answer::Reply(bytes.clone()), &Answer::Failed);
+    assert_eq!(reply.bytes[12..], bytes[12..]);
 }

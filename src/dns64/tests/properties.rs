@@ -74,12 +74,12 @@ proptest! {
             Some((at, value)) => (mutated(&first, at, value), mutated(&second, at, value)),
             None => (first, second),
         };
-        let settings = Settings {
+        let policy = Policy {
             prefixes: if own { vec![Pref64::well_known(), OWN.parse().unwrap()] } else { vec![] },
             allow: vec!["0.0.0.0/0".parse().unwrap()],
-            trust_ad: true,
-            ..Settings::default()
+            ..Policy::default()
         };
+        let settings = Settings { policy, trust_ad: true, ..Settings::default() };
         let bytes = query("x.example.", RecordType::AAAA, |m| if opt { with_do(m) });
         let meta = Meta { transport: if tcp { Transport::Tcp } else { Transport::Udp }, ..CLIENT };
         let Step::Ask(ask) = begin(&settings, &bytes, &meta) else { panic!() };
@@ -94,7 +94,7 @@ proptest! {
         prop_assert_eq!(message.metadata.id, 0x1234);
         prop_assert_eq!(message.edns.is_some(), opt);
         for (addr, _) in addresses(&message) {
-            prop_assert!(!policy::is_excluded(&settings, addr), "{}", addr);
+            prop_assert!(!settings.policy.is_excluded(addr), "{}", addr);
         }
         if reply.outcome == Outcome::Synthesised {
             prop_assert!(!message.metadata.authentic_data);
@@ -115,7 +115,7 @@ proptest! {
             })
             .unwrap_or(600);
             for (addr, ttl) in addresses(&message) {
-                let (prefix, v4) = settings.reverse(addr).unwrap();
+                let (prefix, v4) = settings.policy.reverse(addr).unwrap();
                 prop_assert!(!(prefix.is_well_known() && crate::addr::is_non_global(v4)), "{}", addr);
                 let max = a.answers.iter().filter(|r| r.data == RData::A(A(v4))).map(|r| r.ttl).max();
                 prop_assert!(ttl <= max.unwrap());

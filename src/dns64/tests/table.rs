@@ -72,7 +72,7 @@ fn k05_k06_excluded_records_never_appear() {
 #[test]
 fn k07_own_prefix_may_be_excluded() {
     let mut settings = settings();
-    settings.exclude_aaaa.push(OWN.parse::<Pref64>().unwrap().prefix());
+    settings.policy.exclude_aaaa.push(OWN.parse::<Pref64>().unwrap().prefix());
     let copied =
         upstream(RecordType::AAAA, ResponseCode::NoError, &[aaaa("x.example.", "2001:db8:64::1")], &[]);
     assert_eq!(aaaa_of(&settings, &copied, &good_a()).0, Outcome::Synthesised);
@@ -189,13 +189,14 @@ fn k11_ttl_rule() {
 fn k13_every_a_under_every_prefix_in_order() {
     let second_prefix: Pref64 = "2001:db8:122::/48".parse().unwrap();
     let mut settings = settings();
-    settings.prefixes.push(second_prefix);
+    settings.policy.prefixes.push(second_prefix);
     let answers = [a("x.example.", 9, "198.41.0.4"), a("x.example.", 9, "199.9.14.201")];
     let second = upstream(RecordType::A, ResponseCode::NoError, &answers, &[]);
     let (_, message) = aaaa_of(&settings, &nodata(), &second);
     let got: Vec<_> = addresses(&message).into_iter().map(|(addr, _)| addr).collect();
     let v4: [Ipv4Addr; 2] = [Ipv4Addr::new(198, 41, 0, 4), Ipv4Addr::new(199, 9, 14, 201)];
-    let expected: Vec<_> = v4.iter().flat_map(|v4| settings.prefixes.iter().map(|p| p.embed(*v4))).collect();
+    let expected: Vec<_> =
+        v4.iter().flat_map(|v4| settings.policy.prefixes.iter().map(|p| p.embed(*v4))).collect();
     assert_eq!(got, expected);
 }
 
@@ -204,14 +205,18 @@ fn a11_special_purpose_addresses() {
     for addr in ["10.1.2.3", "127.0.0.1", "224.0.0.1", "192.168.1.1", "192.0.0.170"] {
         let second = upstream(RecordType::A, ResponseCode::NoError, &[a("x.example.", 9, addr)], &[]);
         let allow = vec!["0.0.0.0/0".parse().unwrap()];
-        let wkp = Settings { prefixes: vec![Pref64::well_known()], allow: allow.clone(), ..settings() };
+        let with = |prefixes: &[Pref64], allow: &[_]| {
+            let (prefixes, allow) = (prefixes.to_vec(), allow.to_vec());
+            with_policy(|policy| (policy.prefixes, policy.allow) = (prefixes, allow))
+        };
+        let own = OWN.parse().unwrap();
         for (settings, outcome) in [
-            (&wkp, Outcome::SpecialPurpose),
-            (&Settings { prefixes: vec![], ..wkp.clone() }, Outcome::SpecialPurpose),
-            (&settings(), Outcome::SpecialPurpose),
-            (&Settings { allow, ..settings() }, Outcome::Synthesised),
+            (with(&[Pref64::well_known()], &allow), Outcome::SpecialPurpose),
+            (with(&[], &allow), Outcome::SpecialPurpose),
+            (settings(), Outcome::SpecialPurpose),
+            (with(&[own], &allow), Outcome::Synthesised),
         ] {
-            let (got, message) = aaaa_of(settings, &nodata(), &second);
+            let (got, message) = aaaa_of(&settings, &nodata(), &second);
             assert_eq!(got, outcome, "{addr} {settings:?}");
             assert_eq!(message.metadata.response_code, ResponseCode::NoError);
             assert_eq!(addresses(&message).is_empty(), outcome == Outcome::SpecialPurpose);

@@ -1,80 +1,114 @@
 //! The core that serves every transport.
 
+use std::net::UdpSocket;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Semaphore, TryAcquireError};
-use tokio::time::{Instant, sleep_until};
+use futures_util::future::{FutureExt, ready};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{sleep_until, timeout_at};
 
+use super::batch::{Peer, send_one};
 use super::counters::{Counter, Counters};
-use super::upstream::Upstreams;
+use super::front::{Found, Front, Lane, Miss, Stale, Started};
+use super::upstream::{Budget, Upstreams};
 use super::{Change, Config, Limits};
-use crate::dns64::{self, Answer, Ask, Meta, Outcome, Progress, Reply, Step, Transport};
+use crate::dns64::{Answer, Ask, Meta, Next, Pace, Question, Reply, stats};
+use crate::time::Instant;
 
-/// What all listeners share: settings, upstreams, counters.
+/// What all listeners share: settings, upstreams, counters, the way to the upstreams.
 pub struct Shared {
-    active: ArcSwap<Active>,
-    counters: Counters,
+    active: Arc<ArcSwap<Active>>,
+    lanes: Box<[Arc<Lane>]>,
+    /// Counts what no lane does.
+    counters: Arc<Counters>,
+    streams: Mutex<Streams>,
     in_flight: Arc<Semaphore>,
     limits: Limits,
+    origin: std::time::Instant,
+    jobs: mpsc::UnboundedSender<Job>,
+    open_jobs: Mutex<Option<mpsc::UnboundedReceiver<Job>>>,
 }
 
 /// The settings that one question sees from begin to end.
 pub(super) struct Active {
     pub(super) config: Config,
-    upstreams: Arc<Upstreams>,
+    groups: Vec<Arc<Upstreams>>,
 }
 
-/// How far a query got without the upstream.
-pub(super) enum Started {
-    Reply(Vec<u8>),
-    Waiting(Waiting),
-    Nothing,
+/// The front of TCP, TLS and HTTPS.
+struct Streams {
+    front: Front,
+    out: Box<[u8]>,
 }
 
-/// A query that has its place among those in flight.
-pub(super) struct Waiting {
-    active: Arc<Active>,
-    ask: Box<Ask>,
-    _place: tokio::sync::OwnedSemaphorePermit,
+/// A query that waits for the upstream. As many as there are places in flight, so the queue needs no other bound.
+pub(super) struct Job {
+    pub(super) miss: Box<Miss>,
+    pub(super) back: Back,
+}
+
+/// The way back to the client.
+pub(super) enum Back {
+    Udp(Arc<UdpSocket>, Peer),
+    Stream(oneshot::Sender<Vec<u8>>),
 }
 
 impl Shared {
     /// With these settings.
     pub fn new(config: Config, limits: Limits) -> Self {
-        let upstreams = Arc::new(Upstreams::new(&config.upstream));
+        let counters = Arc::<Counters>::default();
+        let units = config.units;
+        let streams = Arc::new(Lane::new(units));
+        let udp = (0..limits.udp_threads).map(|_| Arc::new(Lane::new(units)));
+        // The streams' lane is the last.
+        let lanes = udp.chain([Arc::clone(&streams)]).collect();
+        let active = Arc::new(ArcSwap::from_pointee(Active::new(config, None, &counters)));
+        let streams = Front::new(&active, Arc::clone(&streams), limits.cache_share());
+        let (jobs, open_jobs) = mpsc::unbounded_channel();
         Self {
-            active: ArcSwap::from_pointee(Active { config, upstreams }),
-            counters: Counters::default(),
+            active,
+            lanes,
+            counters,
+            streams: Mutex::new(Streams { front: streams, out: vec![0; usize::from(u16::MAX)].into() }),
             in_flight: Arc::new(Semaphore::new(limits.in_flight)),
             limits,
+            origin: std::time::Instant::now(),
+            jobs,
+            open_jobs: Mutex::new(Some(open_jobs)),
         }
     }
 
-    /// Answers one query. `None` means that nothing is to be sent. Never takes longer than the deadline.
+    /// Answers one query from a stream. `None` means that nothing is to be sent. Never takes longer than the deadline.
     pub async fn answer(&self, bytes: &[u8], meta: &Meta) -> Option<Vec<u8>> {
-        match self.start(bytes, meta) {
-            Started::Reply(reply) => Some(reply),
-            Started::Waiting(waiting) => Some(self.resume(waiting).await),
-            Started::Nothing => None,
-        }
+        let miss = match self.start(bytes, meta) {
+            Ok(reply) => return reply,
+            Err(miss) => miss,
+        };
+        let (back, reply) = oneshot::channel();
+        // Without a service nobody waits for the reply either.
+        let _ = self.jobs.send(Job { miss, back: Back::Stream(back) });
+        reply.await.ok()
     }
 
     /// Takes over changes, all at once. Only one caller at a time.
     pub fn apply(&self, changes: impl IntoIterator<Item = Change>) {
         let old = self.active.load();
-        let (mut config, mut upstreams) = (old.config.clone(), Arc::clone(&old.upstreams));
+        let mut config = old.config.clone();
         for change in changes {
             match change {
                 Change::Dns64(change) => config.dns64.apply(change),
-                Change::Upstream(servers) => {
-                    upstreams = Arc::new(Upstreams::new(&servers));
-                    config.upstream = servers;
-                }
+                Change::Upstream(servers) => config.upstream = servers,
+                Change::Groups(groups) => config.groups = groups,
+                Change::Trust(trust) => config.trust = trust,
+                Change::Certificate(certificate) => config.certificate = certificate,
             }
         }
-        self.active.store(Arc::new(Active { config, upstreams }));
+        self.active.store(Arc::new(Active::new(config, Some(&old), &self.counters)));
     }
 
     /// The settings in force.
@@ -84,7 +118,12 @@ impl Shared {
 
     /// Name and value of every counter: first the outcomes, of which each message has exactly one, then the rest.
     pub fn snapshot(&self) -> Vec<(&'static str, u64)> {
-        self.counters.snapshot()
+        Counters::snapshot(self.lanes.iter().map(|lane| &lane.counters).chain([&*self.counters]))
+    }
+
+    /// How questions ended, by unit and class: the units in the order of the settings, then clients of none.
+    pub fn statistics(&self) -> Vec<stats::Row> {
+        stats::sum(self.lanes.iter().map(|lane| lane.tally.read()))
     }
 
     /// Questions that wait for the upstream now.
@@ -92,11 +131,12 @@ impl Shared {
         self.limits.in_flight.saturating_sub(self.in_flight.available_permits())
     }
 
-    pub(super) const fn limits(&self) -> &Limits {
+    /// Bounds, as they were at start.
+    pub const fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    pub(super) const fn counters(&self) -> &Counters {
+    pub(super) fn counters(&self) -> &Counters {
         &self.counters
     }
 
@@ -104,85 +144,167 @@ impl Shared {
         self.active.load_full()
     }
 
-    /// The part of a query's way that never waits.
-    pub(super) fn start(&self, bytes: &[u8], meta: &Meta) -> Started {
-        self.counters.add(match meta.transport {
-            Transport::Udp => Counter::UdpQueries,
-            Transport::Tcp => Counter::TcpQueries,
-        });
-        let active = self.active.load();
-        let ask = match dns64::begin(&active.config.dns64, bytes, meta) {
-            Step::Reply(reply) => return Started::Reply(self.count(reply)),
-            Step::Ask(ask) => ask,
-            Step::Ignore => {
-                self.counters.outcome(Outcome::Ignored);
-                return Started::Nothing;
-            }
-        };
-        match Arc::clone(&self.in_flight).try_acquire_owned() {
-            Ok(place) => Started::Waiting(Waiting { active: Arc::clone(&active), ask, _place: place }),
-            Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => {
-                let reply = self.count(ask.busy());
-                match meta.transport {
-                    // Silence costs least, and the client tries again.
-                    Transport::Udp => Started::Nothing,
-                    Transport::Tcp => Started::Reply(reply),
-                }
-            }
+    pub(super) fn active_handle(&self) -> &Arc<ArcSwap<Active>> {
+        &self.active
+    }
+
+    /// The lane of a UDP thread.
+    pub(super) fn lane(&self, thread: usize) -> Option<&Arc<Lane>> {
+        self.lanes.get(thread)
+    }
+
+    /// A place among the questions in flight.
+    pub(super) fn place(&self) -> Result<OwnedSemaphorePermit, TryAcquireError> {
+        Arc::clone(&self.in_flight).try_acquire_owned()
+    }
+
+    pub(super) fn jobs(&self) -> mpsc::UnboundedSender<Job> {
+        self.jobs.clone()
+    }
+
+    /// The time of the DNS service.
+    pub(super) fn now(&self) -> Instant {
+        Instant::from_nanos(self.origin.elapsed().as_nanos() as u64)
+    }
+
+    /// Does the jobs until it is dropped; what is under way ends with it.
+    pub(super) async fn work(self: Arc<Self>) {
+        let jobs = self.open_jobs.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(mut jobs) = jobs else { return };
+        let mut tasks = JoinSet::new();
+        while let Some(Job { miss, back }) = jobs.recv().await {
+            while tasks.try_join_next().is_some() {}
+            let shared = Arc::clone(&self);
+            tasks.spawn(async move { shared.resolve(*miss, back).await });
+        }
+    }
+
+    /// The part of a stream's query that never waits.
+    fn start(&self, bytes: &[u8], meta: &Meta) -> Result<Option<Vec<u8>>, Box<Miss>> {
+        let now = self.now();
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        let Streams { front, out } = &mut *streams;
+        front.refresh();
+        match front.start(self, bytes, meta, now, out) {
+            Started::Reply(len) => Ok(out.get(..len).map(<[u8]>::to_vec)),
+            Started::Nothing => Ok(None),
+            Started::Waiting(miss) => Err(miss),
         }
     }
 
     /// The part that waits.
-    pub(super) async fn resume(&self, waiting: Waiting) -> Vec<u8> {
-        let reply = self.drive(&waiting.active, &waiting.ask).await;
-        self.count(reply)
+    async fn resolve(&self, miss: Miss, back: Back) {
+        let Miss { active, ask, store, scope, stale, lane, place } = miss;
+        // What is counted here is counted on one thread: the runtime's.
+        let own = self.lanes.last().unwrap_or(&lane);
+        let mut open = Some((back, stale));
+        let send_stale = |open: &mut Option<(Back, Stale)>| {
+            if let Some((back, Some((bytes, outcome)))) = open.take_if(|(_, stale)| stale.is_some()) {
+                own.counters.add(Counter::CacheStale);
+                own.count(scope, outcome, false);
+                self.send(back, bytes);
+            }
+        };
+        let mut work = pin!(self.drive(&active, *ask));
+        // RFC 8767 §5: with something old at hand, the client does not wait for long.
+        let patience = tokio::time::Instant::now() + self.limits.stale_after;
+        let reply = match timeout_at(patience, &mut work).await {
+            Ok(reply) => reply,
+            Err(_) => {
+                send_stale(&mut open);
+                work.await
+            }
+        };
+        if reply.is_failure() {
+            send_stale(&mut open);
+        }
+        // Stored before it is sent: who asks again at once finds it.
+        let reply = Arc::new(reply);
+        if let Some((scope, query)) = store {
+            let found = Arc::new(Found { scope, query, reply: Arc::clone(&reply), at: self.now() });
+            for other in &self.lanes {
+                other.leave(&found, Arc::ptr_eq(other, &lane));
+            }
+        }
+        if let Some((back, _)) = open {
+            own.count(scope, reply.outcome, reply.is_truncated());
+            self.send(back, reply.bytes.clone());
+        }
+        drop(place);
     }
 
-    async fn drive(&self, active: &Active, ask: &Ask) -> Reply {
-        let started = Instant::now();
-        let deadline = started + self.limits.deadline;
-        let settings = &active.config.dns64;
-        let first = active.upstreams.ask(ask.first(), deadline, &self.counters);
-        let Some(second) = ask.second() else {
-            return dns64::finish(settings, ask, &first.await, &Answer::Failed);
-        };
-        let second = active.upstreams.ask(second, deadline, &self.counters);
-        let (mut first, mut second) = (pin!(first), pin!(second));
-        let mut a = None;
-        let mut patient = false;
-        let aaaa = loop {
-            tokio::select! {
-                biased;
-                answer = &mut first => break answer,
-                answer = &mut second, if a.is_none() => a = Some(answer),
-                // RFC 6147 §5.1.3 leaves the timeout to us. Only a usable A answer ends the wait early: an
-                // empty one would turn a slow AAAA into "no such data".
-                () = sleep_until(started + self.limits.aaaa_budget), if a.is_some() && !patient => {
-                    if a.as_ref().is_some_and(|a| ask.is_usable(settings, a)) {
-                        self.counters.add(Counter::AaaaGivenUp);
-                        break Answer::Failed;
-                    }
-                    patient = true;
+    fn send(&self, back: Back, reply: Vec<u8>) {
+        match back {
+            Back::Udp(socket, peer) => {
+                if let Err(error) = send_one(&socket, peer, &reply) {
+                    tracing::debug!(client = %peer.client, %error, "send failed");
+                    self.counters.add(Counter::SendFailed);
                 }
             }
-        };
-        match ask.settle(settings, &aaaa) {
-            Progress::Done(reply) => reply,
-            Progress::NeedsSecond(pending) => {
-                let a = match a {
-                    Some(a) => a,
-                    None => second.await,
-                };
-                pending.finish(settings, ask, &a)
-            }
+            // The connection may be gone.
+            Back::Stream(back) => drop(back.send(reply)),
         }
     }
 
-    fn count(&self, reply: Reply) -> Vec<u8> {
-        self.counters.outcome(reply.outcome);
-        if reply.is_truncated() {
-            self.counters.add(Counter::Truncated);
+    /// Asks what is to be asked, and tells the DNS64 what came and how late it is.
+    async fn drive(&self, active: &Active, ask: Ask) -> Reply {
+        let settings = &active.config.dns64;
+        let pace = Pace { deadline: self.limits.deadline, aaaa_budget: self.limits.aaaa_budget };
+        let mut exchange = ask.start(pace, self.now());
+        let deadline = tokio::time::Instant::now() + self.limits.deadline;
+        let budget = Arc::new(Budget::new());
+        let mut running: FuturesUnordered<_> = exchange
+            .questions()
+            .iter()
+            .enumerate()
+            .map(|(slot, question)| active.ask(question, deadline, &budget).map(move |answer| (slot, answer)))
+            .collect();
+        let mut next = exchange.tick(settings, self.now());
+        let reply = loop {
+            let until = match next {
+                Next::Done(reply) => break reply,
+                Next::Wait(until) => self.origin + Duration::from_nanos(until.as_nanos()),
+            };
+            tokio::select! {
+                biased;
+                Some((slot, answer)) = running.next() => {
+                    next = exchange.answered(settings, slot, answer, self.now());
+                }
+                () = sleep_until(until.into()) => next = exchange.tick(settings, self.now()),
+            }
+        };
+        if exchange.gave_up_on_aaaa() {
+            self.counters.add(Counter::AaaaGivenUp);
         }
-        reply.bytes
+        reply
+    }
+}
+
+impl Active {
+    /// Upstreams that are the same as before keep what is known about them.
+    fn new(config: Config, before: Option<&Self>, counters: &Arc<Counters>) -> Self {
+        let lists = std::iter::once(&config.upstream).chain(&config.groups);
+        let groups = lists.enumerate().map(|(at, servers)| {
+            let same = before
+                .filter(|old| old.config.trust == config.trust && old.config.group(at) == Some(servers));
+            match same.and_then(|old| old.groups.get(at)) {
+                Some(upstreams) => Arc::clone(upstreams),
+                None => Arc::new(Upstreams::new(servers, &config.trust, counters)),
+            }
+        });
+        let groups = groups.collect();
+        Self { config, groups }
+    }
+
+    fn ask(
+        &self,
+        question: &Question,
+        deadline: tokio::time::Instant,
+        budget: &Arc<Budget>,
+    ) -> impl Future<Output = Answer> + use<> {
+        match self.groups.get(usize::from(question.group.0)) {
+            Some(upstreams) => upstreams.ask(question, deadline, budget).left_future(),
+            None => ready(Answer::Failed).right_future(),
+        }
     }
 }

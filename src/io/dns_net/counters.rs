@@ -31,16 +31,28 @@ counters! {
     UdpQueries = "udp_queries",
     /// Messages that came over TCP.
     TcpQueries = "tcp_queries",
-    /// TCP connections that were served.
+    /// Messages that came over TLS.
+    TlsQueries = "tls_queries",
+    /// Messages that came over HTTPS.
+    HttpsQueries = "https_queries",
+    /// Connections that were served: TCP, TLS and HTTPS.
     TcpConnections = "tcp_connections",
-    /// TCP connections closed at once: too many, or the client is not allowed.
+    /// Connections closed at once: too many, or the client is not allowed.
     TcpRefused = "tcp_refused",
+    /// TLS handshakes that failed or took too long.
+    TlsFailed = "tls_failed",
+    /// Replies that were in the cache when the question came.
+    CacheHits = "cache_hits",
+    /// Replies from the cache after their time, because no upstream answered the question.
+    CacheStale = "cache_stale",
     /// Replies sent with TC.
     Truncated = "truncated_replies",
-    /// Questions sent to an upstream, without retransmissions.
+    /// Questions sent to an upstream; those to the next one, or once more to the only one, count too.
     UpstreamAsked = "upstream_asked",
-    /// Questions repeated over TCP because the UDP answer was truncated.
+    /// Questions repeated over TCP because the UDP answer was truncated or in doubt.
     UpstreamTcp = "upstream_tcp",
+    /// Datagrams from an upstream's address that answer no question of ours: late, duplicate or forged.
+    UpstreamStrangers = "upstream_strangers",
     /// Questions that one upstream did not answer.
     UpstreamFailed = "upstream_failed",
     /// AAAA questions given up early because A was answered long ago.
@@ -51,7 +63,7 @@ counters! {
     ReceiveFailed = "receive_failed",
 }
 
-/// All counters.
+/// All counters; each thread has its own, so that none waits for another's cache line.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     outcomes: [AtomicU64; Outcome::ALL.len()],
@@ -67,10 +79,16 @@ impl Counters {
         add(&self.others, counter as usize);
     }
 
-    pub(super) fn snapshot(&self) -> Vec<(&'static str, u64)> {
+    /// Name and value of every counter, summed over all that count.
+    pub(super) fn snapshot<'a>(all: impl IntoIterator<Item = &'a Self>) -> Vec<(&'static str, u64)> {
         let names = Outcome::ALL.iter().map(|o| o.name()).chain(Counter::ALL.iter().map(|c| c.name()));
-        let values = self.outcomes.iter().chain(&self.others).map(|value| value.load(Ordering::Relaxed));
-        names.zip(values).collect()
+        let mut sums: Vec<_> = names.map(|name| (name, 0)).collect();
+        for counters in all {
+            for (sum, value) in sums.iter_mut().zip(counters.outcomes.iter().chain(&counters.others)) {
+                sum.1 += value.load(Ordering::Relaxed);
+            }
+        }
+        sums
     }
 }
 
@@ -89,8 +107,9 @@ mod tests {
         let counters = Counters::default();
         counters.outcome(Outcome::Busy);
         counters.add(Counter::ReceiveFailed);
-        counters.add(Counter::ReceiveFailed);
-        let snapshot = counters.snapshot();
+        let other = Counters::default();
+        other.add(Counter::ReceiveFailed);
+        let snapshot = Counters::snapshot([&counters, &other]);
         let value = |name| snapshot.iter().find(|(n, _)| *n == name).unwrap().1;
         assert_eq!((value("busy"), value("receive_failed")), (1, 2));
         assert_eq!(snapshot.iter().map(|(_, v)| v).sum::<u64>(), 3);

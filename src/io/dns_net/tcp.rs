@@ -1,4 +1,4 @@
-//! The TCP listener: hickory's framing and idle timeout, our own accept loop.
+//! The listeners for streams, TCP, TLS (RFC 7858) and HTTPS: hickory's framing and idle timeout, our own accept loop.
 //!
 //! `hickory_server::Server` is not used around them. It accepts without any bound (and spins when the process runs
 //! out of file descriptors), answers one query of a connection at a time, and would decode and encode every reply
@@ -18,19 +18,36 @@ use hickory_net::runtime::iocompat::AsyncIoTokioAsStd;
 use hickory_net::tcp::TcpStream as Framed;
 use hickory_proto::op::SerialMessage;
 use hickory_server::server::TimeoutStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
-use super::Limits;
 use super::answer::Shared;
 use super::counters::Counter;
+use super::{Limits, https};
 use crate::dns64::{Meta, Transport};
 
 /// Queries of one connection that run side by side.
-const PIPELINE: usize = 32;
+pub(super) const PIPELINE: usize = 32;
+
+/// What is spoken on a listener's connections.
+#[derive(Clone)]
+pub(super) enum Speech {
+    Tcp,
+    Tls(TlsAcceptor),
+    Https(TlsAcceptor),
+}
 
 /// Serves one listener until it is dropped.
-pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, connections: Connections) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    speech: Speech,
+    shared: Arc<Shared>,
+    connections: Connections,
+) {
     // The tasks end with this one.
     let mut tasks = JoinSet::new();
     loop {
@@ -51,9 +68,9 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, connection
             continue;
         };
         shared.counters().add(Counter::TcpConnections);
-        let shared = Arc::clone(&shared);
+        let (speech, shared) = (speech.clone(), Arc::clone(&shared));
         tasks.spawn(async move {
-            if let Err(error) = talk(stream, peer, &shared).await {
+            if let Err(error) = welcome(stream, peer, &speech, &shared).await {
                 tracing::debug!(client = %peer, %error, "connection ended");
             }
             drop(place);
@@ -61,12 +78,47 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, connection
     }
 }
 
-async fn talk(stream: TcpStream, peer: SocketAddr, shared: &Shared) -> io::Result<()> {
+async fn welcome(
+    stream: TcpStream,
+    peer: SocketAddr,
+    speech: &Speech,
+    shared: &Arc<Shared>,
+) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    match speech {
+        Speech::Tcp => talk(stream, peer, Transport::Tcp, shared).await,
+        Speech::Tls(acceptor) => {
+            talk(shake_hands(stream, acceptor, shared).await?, peer, Transport::Tls, shared).await
+        }
+        Speech::Https(acceptor) => {
+            https::talk(shake_hands(stream, acceptor, shared).await?, peer, shared).await
+        }
+    }
+}
+
+async fn shake_hands(
+    stream: TcpStream,
+    acceptor: &TlsAcceptor,
+    shared: &Shared,
+) -> io::Result<TlsStream<TcpStream>> {
+    let shaken = match timeout(shared.limits().tls_handshake, acceptor.accept(stream)).await {
+        Ok(result) => result,
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    };
+    if shaken.is_err() {
+        shared.counters().add(Counter::TlsFailed);
+    }
+    shaken
+}
+
+async fn talk<S>(stream: S, peer: SocketAddr, transport: Transport, shared: &Shared) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static,
+{
     let stream = AsyncIoTokioAsStd(stream);
     let (framed, mut replies) = Framed::from_stream_with_buffer_size(stream, peer, PIPELINE);
     let mut queries = TimeoutStream::new(framed, shared.limits().tcp_idle);
-    let meta = Meta { client: peer.ip(), transport: Transport::Tcp };
+    let meta = Meta { client: peer.ip(), transport };
     let answer = async |query: SerialMessage| shared.answer(query.bytes(), &meta).await;
     let mut running = FuturesUnordered::new();
     let mut open = true;

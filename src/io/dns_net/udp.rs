@@ -1,131 +1,130 @@
-//! The UDP listener. Our own, because it has to know which of the host's addresses was asked: a client drops a
-//! reply that comes from another one.
+//! UDP: threads of their own, each with a socket for every address. What the front can answer is answered right there;
+//! the rest goes to the runtime, which replies by itself.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::net::{Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::AsRawFd;
+use std::io;
+use std::net::UdpSocket;
+use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use nix::cmsg_space;
-use nix::libc::{in_addr, in_pktinfo, in6_addr, in6_pktinfo};
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, sendmsg};
-use tokio::io::Interest;
-use tokio::net::UdpSocket;
-use tokio::task::JoinSet;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::answer::{Shared, Started};
+use super::answer::{Back, Job, Shared};
+use super::batch::{BATCH, Batch};
 use super::counters::Counter;
+use super::front::{Front, Lane, Started};
 use crate::dns64::{Meta, Transport};
 
-/// Longer queries do not exist; what is cut off fails to parse.
-const MAX_QUERY: usize = 4096;
+/// Batches that one socket may fill before the others get their turn.
+const TURNS: usize = 8;
 
-/// Serves one socket until it is dropped.
-pub(super) async fn serve(socket: UdpSocket, shared: Arc<Shared>) {
-    let socket = Arc::new(socket);
-    let mut buffer = vec![0; MAX_QUERY];
-    // The tasks end with this one.
-    let mut tasks = JoinSet::new();
+/// The running threads. They end when this is dropped.
+pub(super) struct Threads {
+    stop: Arc<EventFd>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Threads {
+    /// One for each list of sockets.
+    pub(super) fn start(sockets: Vec<Vec<UdpSocket>>, shared: &Arc<Shared>) -> io::Result<Self> {
+        let stop = EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?;
+        let mut threads = Self { stop: Arc::new(stop), threads: Vec::new() };
+        for (at, sockets) in sockets.into_iter().enumerate() {
+            let lane = shared.lane(at).ok_or(io::ErrorKind::InvalidInput)?;
+            let (lane, shared, stop) = (Arc::clone(lane), Arc::clone(shared), Arc::clone(&threads.stop));
+            let sockets: Vec<_> = sockets.into_iter().map(Arc::new).collect();
+            let thread = thread::Builder::new().name(format!("dns-udp-{at}"));
+            threads.threads.push(thread.spawn(move || serve(&sockets, &stop, &shared, &lane))?);
+        }
+        Ok(threads)
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop.write(1) {
+            tracing::error!(%error, "the DNS threads cannot be told to stop");
+            return;
+        }
+        for thread in self.threads.drain(..) {
+            // It tells its own panic.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn serve(sockets: &[Arc<UdpSocket>], stop: &EventFd, shared: &Shared, lane: &Arc<Lane>) {
+    let mut front = Front::new(shared.active_handle(), Arc::clone(lane), shared.limits().cache_share());
+    let mut batch = Batch::new();
+    let jobs = shared.jobs();
+    let mut fds: Vec<_> = sockets.iter().map(|s| PollFd::new(s.as_fd(), PollFlags::POLLIN)).collect();
+    fds.push(PollFd::new(stop.as_fd(), PollFlags::POLLIN));
     loop {
-        let datagram = match socket.async_io(Interest::READABLE, || receive(&socket, &mut buffer)).await {
-            Ok(datagram) => datagram,
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => {
+                tracing::error!(%error, "DNS over UDP ends");
+                return;
+            }
+        }
+        if fds.last().and_then(PollFd::any).unwrap_or(true) {
+            return;
+        }
+        for (socket, fd) in sockets.iter().zip(&fds) {
+            if fd.any().unwrap_or(true) {
+                let hand_on = |miss, peer| {
+                    // The runtime is gone: the service ends.
+                    let _ = jobs.send(Job { miss, back: Back::Udp(Arc::clone(socket), peer) });
+                };
+                drain(socket, &mut batch, &mut front, shared, lane, hand_on);
+            }
+        }
+    }
+}
+
+/// Reads and answers what is there, within bounds.
+fn drain(
+    socket: &UdpSocket,
+    batch: &mut Batch,
+    front: &mut Front,
+    shared: &Shared,
+    lane: &Lane,
+    hand_on: impl Fn(Box<super::front::Miss>, super::batch::Peer),
+) {
+    for _ in 0..TURNS {
+        let taken = match batch.receive(socket) {
+            Ok(taken) => taken,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Err(error) => {
                 tracing::debug!(%error, "receive failed");
-                shared.counters().add(Counter::ReceiveFailed);
-                tokio::time::sleep(Duration::from_millis(10)).await;
-                continue;
+                lane.counters.add(Counter::ReceiveFailed);
+                // What is wrong may stay wrong for a while.
+                thread::sleep(Duration::from_millis(10));
+                return;
             }
         };
-        while tasks.try_join_next().is_some() {}
-        // Port 0 cannot be answered.
-        if datagram.client.port() == 0 {
-            shared.counters().add(Counter::ReceiveFailed);
-            continue;
-        }
-        let meta = Meta { client: datagram.client.ip(), transport: Transport::Udp };
-        let query = buffer.get(..datagram.len).unwrap_or_default();
-        match shared.start(query, &meta) {
-            Started::Reply(reply) => send(&socket, &shared, &datagram, &reply),
-            Started::Waiting(waiting) => {
-                let (socket, shared) = (Arc::clone(&socket), Arc::clone(&shared));
-                tasks.spawn(async move {
-                    let reply = shared.resume(waiting).await;
-                    send(&socket, &shared, &datagram, &reply);
-                });
+        let now = shared.now();
+        front.refresh();
+        for slot in batch.slots() {
+            // Port 0 cannot be answered.
+            if slot.peer.client.port() == 0 {
+                lane.counters.add(Counter::ReceiveFailed);
+                continue;
             }
-            Started::Nothing => {}
+            let meta = Meta { client: slot.peer.client.ip(), transport: Transport::Udp };
+            match front.start(shared, slot.query, &meta, now, slot.out) {
+                Started::Reply(len) => slot.reply(len),
+                Started::Waiting(miss) => hand_on(miss, slot.peer),
+                Started::Nothing => {}
+            }
+        }
+        for _ in 0..batch.send(socket) {
+            lane.counters.add(Counter::SendFailed);
+        }
+        if taken < BATCH {
+            return;
         }
     }
-}
-
-/// Where a datagram came from and which of our addresses it was sent to.
-struct Datagram {
-    len: usize,
-    client: SocketAddr,
-    asked: Option<Asked>,
-}
-
-enum Asked {
-    V4(in_addr),
-    V6(in6_pktinfo),
-}
-
-fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<Datagram> {
-    let mut control = cmsg_space!(in6_pktinfo);
-    let mut slices = [IoSliceMut::new(buffer)];
-    let message = recvmsg::<SockaddrStorage>(
-        socket.as_raw_fd(),
-        &mut slices,
-        Some(&mut control),
-        MsgFlags::MSG_DONTWAIT,
-    )?;
-    let mut asked = None;
-    for control in message.cmsgs()? {
-        if let ControlMessageOwned::Ipv4PacketInfo(info) = control {
-            // The local address even when the datagram was sent to a broadcast address.
-            asked = Some(Asked::V4(info.ipi_spec_dst));
-        } else if let ControlMessageOwned::Ipv6PacketInfo(info) = control {
-            asked = Some(Asked::V6(info));
-        }
-    }
-    let client = message.address.as_ref().and_then(client).ok_or(io::ErrorKind::InvalidData)?;
-    Ok(Datagram { len: message.bytes, client, asked })
-}
-
-fn client(address: &SockaddrStorage) -> Option<SocketAddr> {
-    if let Some(v4) = address.as_sockaddr_in() {
-        return Some(SocketAddrV4::new(v4.ip(), v4.port()).into());
-    }
-    let v6 = address.as_sockaddr_in6()?;
-    Some(SocketAddrV6::new(v6.ip(), v6.port(), v6.flowinfo(), v6.scope_id()).into())
-}
-
-/// Sends from the address that was asked. A full send buffer loses the reply, as the network might.
-fn send(socket: &UdpSocket, shared: &Shared, datagram: &Datagram, reply: &[u8]) {
-    let to = SockaddrStorage::from(datagram.client);
-    let slices = [IoSlice::new(reply)];
-    let (v4, v6);
-    let control = match datagram.asked {
-        Some(Asked::V4(from)) => {
-            v4 = in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: from, ipi_addr: in_addr { s_addr: 0 } };
-            Some(ControlMessage::Ipv4PacketInfo(&v4))
-        }
-        Some(Asked::V6(info)) => {
-            v6 = in6_pktinfo { ipi6_addr: info.ipi6_addr, ipi6_ifindex: interface(&info) };
-            Some(ControlMessage::Ipv6PacketInfo(&v6))
-        }
-        None => None,
-    };
-    let sent = sendmsg(socket.as_raw_fd(), &slices, control.as_slice(), MsgFlags::MSG_DONTWAIT, Some(&to));
-    if let Err(error) = sent {
-        tracing::debug!(client = %datagram.client, %error, "send failed");
-        shared.counters().add(Counter::SendFailed);
-    }
-}
-
-/// Only a link-local address needs its interface; any other reply goes where the routes say.
-fn interface(info: &in6_pktinfo) -> u32 {
-    let in6_addr { s6_addr } = info.ipi6_addr;
-    if Ipv6Addr::from(s6_addr).is_unicast_link_local() { info.ipi6_ifindex } else { 0 }
 }
