@@ -23,7 +23,7 @@ impl Bare {
             "[nat64]\npool6 = [\"2001:db8:64::/96\"]\nkey-file = \"{dir}/own.key\"\n\
              [[nat64.pool4]]\n{pool4}\n[[nat64.allow]]\nprefix = \"192.0.2.0/24\"\n\
              [[unit]]\nname = \"office\"\nprefixes = [\"2001:db8:6::/64\"]\n\
-             [admin]\nsocket = \"{dir}/own.sock\"\n{more}",
+             [admin]\nsocket = \"{dir}/own.sock\"\n[fastpath]\npins = \"{dir}/bpf\"\n{more}",
             dir = dir.display()
         );
         std::fs::write(&config, text).unwrap();
