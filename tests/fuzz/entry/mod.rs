@@ -7,6 +7,7 @@
 pub mod box_judge;
 pub mod build;
 pub mod bytes;
+pub mod dns64;
 pub mod fragments;
 pub mod gateway;
 pub mod icmp_quote;
@@ -22,7 +23,7 @@ pub mod xlat;
 type Entry = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Entry); 7] = [
+pub const TARGETS: [(&str, Entry); 9] = [
     ("wire_parse", wire_parse::wire_parse),
     ("xlat_6to4", xlat::xlat_6to4),
     ("xlat_4to6", xlat::xlat_4to6),
@@ -30,4 +31,6 @@ pub const TARGETS: [(&str, Entry); 7] = [
     ("fragments", fragments::fragments),
     ("stateless", stateless::stateless),
     ("whole_box", whole_box::whole_box),
+    ("dns64_query", dns64::dns64_query),
+    ("dns64_upstream", dns64::dns64_upstream),
 ];
