@@ -372,7 +372,9 @@ fn ipv6_addresses_and_strangers_in_a_namespace() {
         for host in ["53", "54", "99"] {
             ip(&format!("addr add fd00:5a::{host}/128 dev lo nodad"));
         }
-        ["fd00:5a::53", "fd00:5a::54", "fd00:5a::99", "::1"].map(wait_for);
+        for host in ["fd00:5a::53", "fd00:5a::54", "fd00:5a::99", "::1"] {
+            wait_for(host);
+        }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(in_the_namespace());
     };
