@@ -265,7 +265,7 @@ async fn r15_a_failure_is_cached_but_not_for_long() {
 
 /// However bad the upstreams are, one client's question goes out four times at most.
 #[tokio::test]
-async fn a18_four_questions_upstream_at_most() {
+async fn r35_four_questions_upstream_at_most() {
     type Bad = fn(&Message, bool) -> Reaction;
     let truncated: Bad = |query, _| {
         let mut message = reply_to(query, ResponseCode::NoError);

@@ -20,7 +20,7 @@ pub enum Change {
     /// For the stateless translator; each worker gets it.
     Siit(siit::settings::Change),
     /// For the DNS64.
-    Dns64(DnsChange),
+    Dns64(Box<DnsChange>),
 }
 
 /// Replaces what a running DNS64 may be told anew.
@@ -111,7 +111,7 @@ pub fn diff(old: &Plan, new: &Plan) -> Result<Vec<Change>, Vec<NeedsRestart>> {
         (TranslatorPlan::Siit(_), _) | (_, TranslatorPlan::Siit(_)) => Vec::new(),
     };
     let dns64 = match (&old.dns64, &new.dns64) {
-        (Some(was), Some(is)) if was != is => Some(Change::Dns64(DnsChange::to(is))),
+        (Some(was), Some(is)) if was != is => Some(Change::Dns64(Box::new(DnsChange::to(is)))),
         _ => None,
     };
     Ok(translator.into_iter().chain(dns64).collect())

@@ -17,7 +17,7 @@ use super::counters::{Counter, Counters};
 use super::front::{Found, Front, Lane, Miss, Stale, Started};
 use super::upstream::{Budget, Upstreams};
 use super::{Change, Config, Limits};
-use crate::dns64::{Answer, Ask, Meta, Next, Pace, Question, Reply};
+use crate::dns64::{Answer, Ask, Meta, Next, Pace, Question, Reply, stats};
 use crate::time::Instant;
 
 /// What all listeners share: settings, upstreams, counters, the way to the upstreams.
@@ -119,6 +119,11 @@ impl Shared {
     /// Name and value of every counter: first the outcomes, of which each message has exactly one, then the rest.
     pub fn snapshot(&self) -> Vec<(&'static str, u64)> {
         Counters::snapshot(self.lanes.iter().map(|lane| &lane.counters).chain([&*self.counters]))
+    }
+
+    /// How questions ended, by unit and class: the units in the order of the settings, then clients of none.
+    pub fn statistics(&self) -> Vec<stats::Row> {
+        stats::sum(self.lanes.iter().map(|lane| lane.tally.read()))
     }
 
     /// Questions that wait for the upstream now.

@@ -6,6 +6,7 @@ use std::net::UdpSocket;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -99,6 +100,8 @@ fn drain(
             Err(error) => {
                 tracing::debug!(%error, "receive failed");
                 lane.counters.add(Counter::ReceiveFailed);
+                // What is wrong may stay wrong for a while.
+                thread::sleep(Duration::from_millis(10));
                 return;
             }
         };

@@ -9,10 +9,11 @@ mod ports;
 mod server;
 mod stream;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt, Shared, WeakShared};
@@ -76,7 +77,7 @@ impl fmt::Display for Failure {
 pub(super) struct Upstreams {
     servers: Vec<Arc<Server>>,
     /// Equal questions share one exchange: more of them at once would be more chances for a forger, too.
-    running: Mutex<Vec<(Question, WeakShared<Running>)>>,
+    running: Arc<Mutex<HashMap<Vec<u8>, WeakShared<Running>>>>,
     counters: Arc<Counters>,
 }
 
@@ -101,7 +102,7 @@ impl Upstreams {
         let server = |upstream: &Upstream| Arc::new(Server::new(upstream.clone(), trust, counters));
         Self {
             servers: servers.iter().map(server).collect(),
-            running: Mutex::default(),
+            running: Arc::default(),
             counters: Arc::clone(counters),
         }
     }
@@ -113,18 +114,9 @@ impl Upstreams {
         deadline: Instant,
         budget: &Arc<Budget>,
     ) -> Shared<Running> {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut same = None;
-        running.retain(|(other, exchange)| {
-            let Some(exchange) = exchange.upgrade().filter(|exchange| exchange.peek().is_none()) else {
-                return false;
-            };
-            if other == question {
-                same = Some(exchange);
-            }
-            true
-        });
-        if let Some(exchange) = same {
+        let key = key(question);
+        let same = lock(&self.running).get(&key).and_then(WeakShared::upgrade);
+        if let Some(exchange) = same.filter(|exchange| exchange.peek().is_none()) {
             return exchange;
         }
         let race = race(
@@ -134,8 +126,16 @@ impl Upstreams {
             Arc::clone(budget),
             Arc::clone(&self.counters),
         );
-        let exchange = race.boxed().shared();
-        running.extend(exchange.downgrade().map(|weak| (question.clone(), weak)));
+        let place = Place { running: Arc::clone(&self.running), key: key.clone() };
+        let exchange = async move {
+            let answer = race.await;
+            drop(place);
+            answer
+        };
+        let exchange = exchange.boxed().shared();
+        if let Some(weak) = exchange.downgrade() {
+            lock(&self.running).insert(key, weak);
+        }
         exchange
     }
 
@@ -153,6 +153,36 @@ impl Upstreams {
         }
         servers
     }
+}
+
+/// A place among the running exchanges; it ends with its exchange, whether there was an answer or nobody waits any more.
+struct Place {
+    running: Arc<Mutex<HashMap<Vec<u8>, WeakShared<Running>>>>,
+    key: Vec<u8>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        lock(&self.running).remove(&self.key);
+    }
+}
+
+/// The same for questions that have the same answer.
+fn key(question: &Question) -> Vec<u8> {
+    let flags = [question.dnssec_ok, question.checking_disabled, question.authentic_data].map(u8::from);
+    let mut key = Vec::with_capacity(64);
+    for label in question.name.iter() {
+        key.push(label.len() as u8);
+        key.extend(label.iter().map(u8::to_ascii_lowercase));
+    }
+    key.extend(u16::from(question.record_type).to_be_bytes());
+    key.extend(u16::from(question.class).to_be_bytes());
+    key.extend(flags);
+    key
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Asks until one server gives a usable answer. An error RCODE is kept while the next server is asked: it may know

@@ -7,7 +7,7 @@ use std::collections::hash_map::Entry;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -18,8 +18,8 @@ use tokio::net::UdpSocket;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
-use super::Failure;
 use super::message::{Match, Query};
+use super::{Failure, lock};
 use crate::io::dns_net::counters::{Counter, Counters};
 
 /// Sockets that take new questions.
@@ -241,8 +241,4 @@ async fn read(port: Arc<Port>, counters: Arc<Counters>) {
             }
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hickory_net::NetError;
@@ -31,7 +31,11 @@ const PIPELINE: usize = 1024;
 
 type Exchange = DnsExchange<TokioRuntimeProvider>;
 
-/// The certificate authorities that vouch for upstream resolvers.
+/// Where systems keep the authorities that they trust, as one PEM file.
+const SYSTEM: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+
+/// The certificate authorities that vouch for upstream resolvers: those of the system, or others.
 #[derive(Clone, Debug, Default)]
 pub struct Trust(Option<Arc<ClientConfig>>);
 
@@ -57,6 +61,25 @@ impl Trust {
             .with_root_certificates(roots)
             .with_no_client_auth();
         Ok(Self(Some(Arc::new(config))))
+    }
+
+    /// What to check certificates with.
+    fn config(&self) -> Option<Arc<ClientConfig>> {
+        // Read once, when the first connection needs them.
+        static OF_SYSTEM: OnceLock<Trust> = OnceLock::new();
+        self.0.clone().or_else(|| OF_SYSTEM.get_or_init(Self::of_system).0.clone())
+    }
+
+    fn of_system() -> Self {
+        let found = SYSTEM.iter().find_map(|file| Some((file, std::fs::read(file).ok()?)));
+        let Some((file, pem)) = found else {
+            tracing::warn!("no file of certificate authorities: no resolver can be asked over TLS or HTTPS");
+            return Self::default();
+        };
+        Self::from_pem(&pem).unwrap_or_else(|error| {
+            tracing::warn!(file, %error, "no resolver can be asked over TLS or HTTPS");
+            Self::default()
+        })
     }
 }
 
@@ -142,7 +165,7 @@ impl Stream {
 
     async fn connect(&self) -> Result<Exchange, NetError> {
         let (addr, provider) = (self.upstream.addr, self.provider.clone());
-        let Some(config) = self.trust.0.clone() else {
+        let Some(config) = self.trust.config() else {
             return Err("no certificate authorities to trust".into());
         };
         match &self.upstream.over {
