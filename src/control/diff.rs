@@ -33,7 +33,7 @@ pub struct DnsChange {
     /// Names of the units, as the statistics number them.
     pub units: Vec<String>,
     /// How questions are decided.
-    pub settings: Box<dns64::Settings>,
+    pub settings: dns64::Settings,
 }
 
 impl Change {
@@ -135,7 +135,7 @@ fn nat64(was: &Nat64Plan, is: &Nat64Plan) -> Vec<Change> {
 impl DnsChange {
     fn to(plan: &DnsPlan) -> Self {
         let DnsPlan { upstream, groups, units, settings, .. } = plan.clone();
-        Self { upstream, groups, units, settings: Box::new(settings) }
+        Self { upstream, groups, units, settings }
     }
 }
 

@@ -80,6 +80,6 @@ pub fn changes(change: &DnsChange) -> [Change; 3] {
     [
         Change::Upstream(change.upstream.clone()),
         Change::Groups(change.groups.clone()),
-        Change::Dns64(dns64::Change::Replace(change.settings.clone())),
+        Change::Dns64(dns64::Change::Replace(Box::new(change.settings.clone()))),
     ]
 }

@@ -43,7 +43,7 @@ fn apply((settings, dns): &mut (Settings, Option<DnsPlan>), change: Change) {
             let dns = dns.as_mut().unwrap();
             dns.upstream = change.upstream;
             (dns.groups, dns.units) = (change.groups, change.units);
-            dns.settings = *change.settings;
+            dns.settings = change.settings;
         }
     }
 }
