@@ -353,6 +353,16 @@ fn ip(arguments: &str) {
     assert!(status.success(), "ip {arguments}");
 }
 
+/// Waits until a new address can be reached: for a moment the kernel may have no route for it and lose what is sent.
+fn wait_for(host: &str) {
+    let socket = std::net::UdpSocket::bind(format!("[{host}]:0")).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let own = socket.local_addr().unwrap();
+    let arrives = |_| socket.send_to(b"?", own).is_ok() && socket.recv(&mut [0]).is_ok();
+    // Several times in a row, on sockets that the system looks up anew.
+    assert!((0..100).map(arrives).filter(|arrived| *arrived).count() >= 50, "{host} cannot be reached");
+}
+
 /// In a network namespace of its own (needs root): several IPv6 addresses on one wildcard socket, and strangers.
 #[test]
 fn ipv6_addresses_and_strangers_in_a_namespace() {
@@ -361,6 +371,9 @@ fn ipv6_addresses_and_strangers_in_a_namespace() {
         ip("link set lo up");
         for host in ["53", "54", "99"] {
             ip(&format!("addr add fd00:5a::{host}/128 dev lo nodad"));
+        }
+        for host in ["fd00:5a::53", "fd00:5a::54", "fd00:5a::99", "::1"] {
+            wait_for(host);
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(in_the_namespace());

@@ -59,3 +59,13 @@ fn stateless() {
 fn whole_box() {
     replay("whole_box");
 }
+
+#[test]
+fn dns64_query() {
+    replay("dns64_query");
+}
+
+#[test]
+fn dns64_upstream() {
+    replay("dns64_upstream");
+}

@@ -195,7 +195,7 @@ fn summarise(rows: &[Row]) -> Vec<Summary> {
                 let of = |peer| rows.iter().filter(move |row| row.test == test && row.peer == peer);
                 let ratios = of(peer).filter_map(|row| {
                     let ours = of(Peer::Sampan).find(|ours| ours.round == row.round)?;
-                    Some(value(ours)? / value(row)?)
+                    Some(value(ours)? / value(row)?).filter(|ratio| ratio.is_finite())
                 });
                 if let Some(own) = spread(of(peer).filter_map(value)) {
                     let sampan_to_it = spread(ratios).filter(|_| peer != Peer::Sampan);

@@ -7,6 +7,7 @@
 pub mod box_judge;
 pub mod build;
 pub mod bytes;
+pub mod dns64;
 pub mod fragments;
 pub mod gateway;
 pub mod icmp_quote;
@@ -23,7 +24,7 @@ pub mod xlat;
 type Entry = fn(&[u8]);
 
 /// Every target by its name.
-pub const TARGETS: [(&str, Entry); 8] = [
+pub const TARGETS: [(&str, Entry); 10] = [
     ("wire_parse", wire_parse::wire_parse),
     ("xlat_6to4", xlat::xlat_6to4),
     ("xlat_4to6", xlat::xlat_4to6),
@@ -32,4 +33,6 @@ pub const TARGETS: [(&str, Entry); 8] = [
     ("journal", journal::journal),
     ("stateless", stateless::stateless),
     ("whole_box", whole_box::whole_box),
+    ("dns64_query", dns64::dns64_query),
+    ("dns64_upstream", dns64::dns64_upstream),
 ];
