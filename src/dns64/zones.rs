@@ -9,6 +9,7 @@ use hickory_proto::rr::rdata::SOA;
 use hickory_proto::rr::{DNSClass, LowerName, Name, RData, Record, RecordType};
 
 use super::{Answer, Question};
+use crate::addr::Prefix4;
 
 /// CNAME records followed inside the zones.
 const MAX_CHAIN: usize = 8;
@@ -74,14 +75,18 @@ impl Zones {
         Self { zones }
     }
 
-    /// The empty reverse zones of addresses that mean nothing outside (RFC 6303 §4, RFC 7793).
-    pub fn private_reverse() -> impl Iterator<Item = Zone> {
+    /// The empty reverse zones of addresses that mean nothing outside (RFC 6303 §4, RFC 7793), without those of `reached`:
+    /// addresses that clients are let through to have names at the upstream.
+    pub fn private_reverse(reached: &[Prefix4]) -> impl Iterator<Item = Zone> {
         let host = [Ipv6Addr::UNSPECIFIED, Ipv6Addr::LOCALHOST].map(|addr| Name::from(addr).to_ascii());
         let ranges = [(16, 31, 172), (64, 127, 100)];
         let ranges = ranges.into_iter().flat_map(|(from, to, first)| {
             (from..=to).map(move |second| format!("{second}.{first}.in-addr.arpa."))
         });
         let names = PRIVATE_REVERSE.iter().map(|name| (*name).to_owned()).chain(ranges).chain(host);
+        let is_reached =
+            |name: &str| network_of(name).is_some_and(|zone| reached.iter().any(|net| net.overlaps(zone)));
+        let names = names.filter(move |name| !is_reached(name));
         names.filter_map(|name| Some(Zone { apex: Name::from_ascii(name).ok()?, records: Vec::new() }))
     }
 
@@ -135,6 +140,17 @@ impl Zones {
     }
 }
 
+/// The IPv4 network of a reverse zone.
+fn network_of(zone: &str) -> Option<Prefix4> {
+    let octets = zone.strip_suffix(".in-addr.arpa.")?.split('.').rev();
+    let (mut addr, mut len) = ([0; 4], 0);
+    for (octet, place) in octets.zip(&mut addr) {
+        *place = octet.parse().ok()?;
+        len += 8;
+    }
+    Prefix4::new(addr.into(), len).ok()
+}
+
 impl Compiled {
     fn new(zone: Zone) -> Self {
         let mut records: BTreeMap<LowerName, Vec<Record>> = BTreeMap::new();
@@ -170,4 +186,27 @@ fn is_asked(record: &Record, rtype: RecordType) -> bool {
 
 fn cname_target(record: &Record) -> Option<&Name> {
     if let RData::CNAME(target) = &record.data { Some(&target.0) } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reverse_zones_of_networks_that_are_reached_are_not_ours() {
+        let apexes = |reached: &[&str]| {
+            let reached: Vec<Prefix4> = reached.iter().map(|net| net.parse().unwrap()).collect();
+            Zones::private_reverse(&reached).map(|zone| zone.apex.to_ascii()).collect::<Vec<_>>()
+        };
+        let all = apexes(&[]);
+        let gone = |reached: &[&str]| {
+            let left = apexes(reached);
+            all.iter().filter(|apex| !left.contains(apex)).cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(all.len(), 15 + 16 + 64 + 2);
+        assert_eq!(gone(&["203.0.113.0/24"]), ["113.0.203.in-addr.arpa."]);
+        assert_eq!(gone(&["10.1.0.0/16"]), ["10.in-addr.arpa."]);
+        assert_eq!(gone(&["172.20.3.0/24"]), ["20.172.in-addr.arpa."]);
+        assert_eq!(gone(&["8.8.8.0/24"]), [""; 0]);
+    }
 }

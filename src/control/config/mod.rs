@@ -393,7 +393,7 @@ section! {
         view: Vec<At<DnsView>> = "view", Otherwise("all clients get the same"), Reload, "Clients that get something else. The longest network decides.";
         forward: Vec<At<Forward>> = "forward", Otherwise("none"), Reload, "Names that other resolvers are asked for. The longest name counts.";
         zone: Vec<At<LocalZone>> = "zone", Otherwise("none"), Reload, "Names that are answered here, such as those of an intranet. AAAA is synthesised for them, too.";
-        private_reverse: bool = "private-reverse", Default("true"), Reload, "Answer the reverse zones of private addresses here, as empty (RFC 6303). A `forward` or `zone` for one of them goes first.";
+        private_reverse: bool = "private-reverse", Default("true"), Reload, "Answer the reverse zones of private addresses here, as empty (RFC 6303), but those of networks that the translator is allowed to reach (`allow`). A `forward` or `zone` for one of them goes first.";
         trust_ad: bool = "trust-ad", Default("false"), Reload, "Hand on the AD bit: the upstream validates, and nobody can change what comes from there.";
         when_down: WhenDown = "when-down", Default("\"stale\""), Reload, "What a question gets whose answer would be synthetic, while the translator is down. `stale`: what is cached, however old, for 5 seconds, else SERVFAIL; `servfail`: SERVFAIL, so that clients ask their second resolver; `nodata`: \"no such data\", for 5 seconds at most.";
         limit: DnsLimit = "limit", Otherwise("defaults"), Reload, "How often one client may ask over UDP. Half of what is over it is told to come back over TCP, the rest is dropped.";

@@ -7,7 +7,7 @@ use hickory_proto::rr::{Name, RData, Record, RecordType};
 
 use super::dns::Shared;
 use super::nat64::{nonempty, number};
-use crate::addr::PrefixAny;
+use crate::addr::{Prefix4, PrefixAny};
 use crate::control::config::{self, At};
 use crate::control::problem::{Fault, Problems};
 use crate::dns64::limit::Limit;
@@ -35,7 +35,7 @@ pub(super) fn settings(section: &config::Dns64, shared: &Shared, problems: &mut 
             .flat_map(|(unit, number)| unit.prefixes.iter().map(move |net| (PrefixAny::V6(*net), number)))
             .collect(),
         limit: section.limit.as_ref().and_then(|at| limit(&at.value, problems)),
-        zones: zones(section, problems),
+        zones: zones(section, &shared.allow, problems),
         routes: routes(section, problems).into_iter().collect(),
         trust_ad: is_set(section.trust_ad.as_ref(), false),
         when_down: section.when_down.as_ref().map_or_else(Default::default, |at| at.value),
@@ -146,13 +146,13 @@ fn routes(section: &config::Dns64, problems: &mut Problems) -> Vec<Route> {
     routes.into_iter().map(|(route, _)| route).collect()
 }
 
-fn zones(section: &config::Dns64, problems: &mut Problems) -> Zones {
+fn zones(section: &config::Dns64, reached: &[Prefix4], problems: &mut Problems) -> Zones {
     let rows = section.zone.iter().flat_map(|list| &list.value);
     let mut zones: Vec<Zone> = rows.filter_map(|at| zone(&at.value, problems)).collect();
     unique(section.zone.as_ref(), |zone| zone.name.as_ref(), problems);
     if is_set(section.private_reverse.as_ref(), true) {
         let written: Vec<Name> = zones.iter().map(|zone| zone.apex.clone()).collect();
-        zones.extend(Zones::private_reverse().filter(|zone| !written.contains(&zone.apex)));
+        zones.extend(Zones::private_reverse(reached).filter(|zone| !written.contains(&zone.apex)));
     }
     Zones::new(zones)
 }
