@@ -146,7 +146,8 @@ fn flows_go_on_without_a_gateway_and_its_successor_takes_them_over() {
     let size = Size { flows: 40, rate: 20, time: Duration::from_secs(6) };
     let outcome = hitless::run(&mut lab, size, &Event::Kill(Duration::from_secs(2)));
     assert_eq!((outcome.tcp_reset, outcome.tcp_incomplete, outcome.changed), (0, 0, 0), "{outcome:?}");
-    assert!(outcome.mappings >= 80 && outcome.riding == 80, "{outcome:?}");
+    // The flow that is opened afterwards rides, too, where it has to ask more than once.
+    assert!(outcome.mappings >= 80 && (80..=81).contains(&outcome.riding), "{outcome:?}");
     // Those that are lost are lost at random; without the fast path it would be a third of all.
     assert!(outcome.udp_lost * 50 < outcome.udp_sent, "{outcome:?}");
     let log = std::fs::read_to_string(lab.dir().join("gateway.log")).unwrap();
