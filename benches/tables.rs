@@ -7,13 +7,16 @@
 
 #[path = "../tests/support/churn.rs"]
 mod churn;
+#[path = "../tests/support/rng.rs"]
+mod rng;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, Hasher};
 
-use churn::{Rng, Table, Times, churn};
+use churn::{Table, Times, churn};
 use foldhash::quality::FixedState;
 use hashbrown::HashTable;
+use rng::Rng;
 use sampan::nat64::index::Index;
 use sampan::nat64::slab::{NIL, Slab};
 

@@ -29,7 +29,8 @@ use sampan::verdict::{Sent, Settled, Verdict};
 use sampan::wire::packet::PacketBuf;
 use sampan::xlat::FlowPair;
 use support::campaign::{self, number};
-use support::churn::{self, Rng, Times};
+use support::churn::{self, Times};
+use support::rng::Rng;
 use support::settings;
 
 /// What an insertion into one index may touch, and what a session may take.

@@ -21,6 +21,8 @@ mod forge;
 #[path = "../support/hitless.rs"]
 #[allow(dead_code, reason = "the campaign lets more things happen")]
 mod hitless;
+#[path = "../support/rng.rs"]
+mod rng;
 mod tcp;
 
 mod dns;

@@ -7,6 +7,7 @@ pub mod device;
 pub mod fast;
 pub mod gateway;
 pub mod packet;
+pub mod rng;
 pub mod segment;
 pub mod traffic;
 

@@ -8,21 +8,10 @@ use sampan::wire::packet::{Checksum, Gso, GsoKind, Offload};
 
 use super::gateway::{Gateway, Out, settings};
 use super::packet::{self, Extension, L4, Packet, error, other, tcp, udp};
+pub use super::rng::Rng;
 use super::segment::{make_partial, reassemble6, segments};
 
-/// SplitMix64: small, fast, and the same everywhere.
-#[derive(Clone)]
-pub struct Rng(pub u64);
-
 impl Rng {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
     /// A number below `n`.
     pub fn below(&mut self, n: usize) -> usize {
         (self.next() % n.max(1) as u64) as usize

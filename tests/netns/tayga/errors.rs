@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::generate::{PREFIX, ROUTER6, Rng, echo_of, tcp_of, udp_of, varied};
+use super::generate::{PREFIX, ROUTER6, echo_of, tcp_of, udp_of, varied};
 use super::packet::{ICMP, ICMPV6, Packet, error, ones_sum};
+use crate::rng::Rng;
 
 /// The packet that an error towards the sender of `quoted` quotes, and its sender's peer.
 fn quoted(rng: &mut Rng, to6: bool) -> Packet {

@@ -5,6 +5,7 @@ use super::errors::{
     translated_by_hand,
 };
 use super::packet::{ICMP, Packet, TCP, echo, raw, tcp, udp};
+use crate::rng::Rng;
 
 /// The translation prefix of both translators.
 pub const PREFIX: &str = "2001:db8:64::";
@@ -68,18 +69,7 @@ pub fn cases(seed: u64) -> impl Iterator<Item = Case> {
     CLASSES.iter().cycle().map(move |(class, make)| Case { class, bytes: make(&mut rng).bytes() })
 }
 
-/// SplitMix64.
-pub struct Rng(u64);
-
 impl Rng {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
     pub fn below(&mut self, n: usize) -> usize {
         (self.next() % n as u64) as usize
     }
