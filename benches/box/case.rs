@@ -243,7 +243,7 @@ impl Flows {
 impl Stand {
     /// Builds it. `program` is the Sampan of this case, `tools` the one that makes the traffic in all cases.
     pub fn up(case: Case, program: &Path, tools: &Path) -> Result<Self, LabError> {
-        let id = format!("bench{}{}", std::process::id(), case.name());
+        let id = format!("bench{}{}", std::process::id(), case.name().replace('-', ""));
         let group = |role: &str| cpu::Group::new(&format!("sampan-{id}-{role}"));
         let lab = Lab::up(case.options(&id, program))?;
         if case == Case::Tayga {
