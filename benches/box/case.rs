@@ -287,6 +287,27 @@ impl Stand {
 
     /// Runs `sampan lab blast TOOL SERVER:PORT …` on the client.
     pub fn blast(&self, tool: &str, more: &[&str]) -> Result<Output, LabError> {
+        self.client_runs(&self.tools.display().to_string(), &self.blast_words(tool, more))
+    }
+
+    /// One small packet on the way at a time. Both ends have one CPU together: whether the scheduler puts them on one or
+    /// on two makes a difference of ten times, and none of it is the gateway's.
+    pub fn one_at_a_time(&self, seconds: u32) -> Result<Output, LabError> {
+        let load = ["--ports", "1", "--outstanding", "1", "--seconds", &seconds.to_string()];
+        let mut words = vec!["-c".to_owned(), "0".to_owned(), self.tools.display().to_string()];
+        words.extend(self.blast_words("spread", &load));
+        self.bind_echo("0")?;
+        let output = self.client_runs("taskset", &words);
+        self.bind_echo("0-1023")?;
+        output
+    }
+
+    fn bind_echo(&self, cpus: &str) -> Result<(), LabError> {
+        let pid = self.lab.service_pid("echo-server").map_or_else(String::new, |pid| pid.to_string());
+        Tool::new("taskset").args(["-a", "-p", "-c", cpus, &pid]).run()?.check().map(drop)
+    }
+
+    fn blast_words(&self, tool: &str, more: &[&str]) -> Vec<String> {
         let port = match tool {
             "connect" => CONNECT,
             "gso" => GSO,
@@ -294,9 +315,7 @@ impl Stand {
             _ => ECHO,
         };
         let at = SocketAddr::new(self.target(), port).to_string();
-        let args: Vec<_> =
-            ["lab", "blast", tool, &at].iter().chain(more).map(|word| (*word).to_owned()).collect();
-        self.client_runs(&self.tools.display().to_string(), &args)
+        ["lab", "blast", tool, &at].iter().chain(more).map(|word| (*word).to_owned()).collect()
     }
 
     /// Small UDP packets in a closed loop, by `hosts` of the network behind the client.

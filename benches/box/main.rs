@@ -149,7 +149,7 @@ fn rounds(args: &Args, tests: &[Test], stands: &[Stand], softirq: &Softirq) -> R
             }
             for stand in order.into_iter().filter(|stand| test.fits(stand.case, round)) {
                 interrupt::check()?;
-                samples.push(measure(test, stand, round, args.seconds, softirq)?);
+                samples.extend(measure(test, stand, round, args.seconds, softirq)?);
             }
         }
     }

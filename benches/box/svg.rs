@@ -120,11 +120,11 @@ fn draw_row(to: &mut String, row: &Row, left: f64, top: f64) {
         ROW - 5.0,
     );
     if q1 < LONGEST {
+        let (low, high, up, down) = (x(q1), x(q3), middle - 3.0, middle + 3.0);
         let _ = writeln!(
             to,
-            "<line class=\"whisker\" x1=\"{:.1}\" y1=\"{middle:.0}\" x2=\"{:.1}\" y2=\"{middle:.0}\"/>",
-            x(q1),
-            x(q3)
+            "<path class=\"whisker\" d=\"M{low:.1} {up:.0}V{down:.0}M{low:.1} {middle:.0}H{high:.1}M{high:.1} \
+             {up:.0}V{down:.0}\"/>",
         );
     }
     let cut = if median > LONGEST { "▸ " } else { "" };
