@@ -172,7 +172,7 @@ mod tests {
         for _ in 0..2 {
             let report = run(server, &Load { rate: 2_000, flows: 3, seconds: 0.3 }).unwrap();
             assert_eq!(report.received, report.sent, "{report:?}");
-            assert!((50..=700).contains(&report.sent), "{report:?}");
+            assert!(report.sent > 0 && report.per_second <= 2_100.0, "{report:?}");
         }
     }
 
