@@ -158,6 +158,13 @@ texts! {
         OutPieces en "PIECES" vi "MẢNH";
         OutOriginated en "OWN ICMP" vi "ICMP TỰ GỬI";
         Bib en "BIB" vi "BIB";
+        Native en "NATIVE" vi "IPV6 THẬT";
+        Synthesised en "SYNTHESISED" vi "TỔNG HỢP";
+        Ipv4Only en "IPV4 ONLY" vi "CHỈ IPV4";
+        Failed en "FAILED" vi "LỖI";
+        Other en "OTHER" vi "KHÁC";
+        NoUnit en "(no unit)" vi "(không thuộc đơn vị nào)";
+        Class en "CLASS" vi "LOẠI";
     }
 }
 

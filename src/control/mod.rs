@@ -2,7 +2,9 @@
 //! [`admin`] answers the commands.
 
 pub mod admin;
+pub mod certificates;
 pub mod config;
 pub mod diff;
 pub mod plan;
 pub mod problem;
+mod problems;

@@ -45,6 +45,11 @@ faults! {
                 => "change dns64.listen, or stop what listens there (ss -lnptu sport = :53)"
             vi "không có DNS64: {reason}"
                 => "đổi dns64.listen, hoặc dừng chương trình đang lắng nghe ở đó (ss -lnptu sport = :53)";
+        Certificate { reason: String }
+            en "no DNS over TLS: {reason}"
+                => "see `sampan check`"
+            vi "không có DNS qua TLS: {reason}"
+                => "xem `sampan check`";
         Privileges { reason: String }
             en "cannot drop privileges: {reason}"
                 => "start as root, or with CAP_NET_ADMIN, CAP_NET_BIND_SERVICE, CAP_SETUID and CAP_SETGID"

@@ -3,6 +3,7 @@
 //! [`run`] goes through these steps in order: look at the machine, key, TUN, routes, sockets, privileges away, threads,
 //! ready. Nothing is started before everything is there, so that a gateway either works or says why not.
 
+mod certificate;
 mod control;
 pub mod counters;
 mod dns;
@@ -213,6 +214,7 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
     }));
     handle_signals(&control)?;
     tokio::spawn(control::look_after(control.clone()));
+    tokio::spawn(certificate::watch(control.clone()));
     tracing::info!(
         workers,
         tun = %plan.tun_name,
