@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::control::Control;
 use crate::control::certificates::read_own;
 use crate::control::plan::TlsPlan;
 use crate::io::dns_net::{Change, Shared};
@@ -15,16 +14,15 @@ use crate::text::Lang;
 /// Between two looks. Looking costs two system calls; notices of the kernel would miss what symbolic links do.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// Takes a new certificate over when both files have come to rest. Never ends by itself.
+/// Takes a new certificate over when both files have come to rest. `tls` says which files these are now. Never ends by
+/// itself.
 ///
 /// The first look reads the files once more: whether this process still may, without its powers, shows now and not
 /// when the certificate is renewed.
-pub async fn watch(control: Arc<Control>) {
-    let Some(shared) = control.dns.clone() else { return };
+pub async fn watch(shared: Arc<Shared>, tls: impl Fn() -> Option<TlsPlan>) {
     let mut watch = Watch::default();
     loop {
-        let tls = control.running().plan.dns64.as_ref().and_then(|dns| dns.tls.clone());
-        if let Some(tls) = tls
+        if let Some(tls) = tls()
             && watch.wants_reading(Stamp::of(&tls))
         {
             renew(&tls, &shared);

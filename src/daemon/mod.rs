@@ -214,7 +214,11 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
     }));
     handle_signals(&control)?;
     tokio::spawn(control::look_after(control.clone()));
-    tokio::spawn(certificate::watch(control.clone()));
+    if let Some(shared) = control.dns.clone() {
+        let control = control.clone();
+        let tls = move || control.running().plan.dns64.as_ref().and_then(|dns| dns.tls.clone());
+        tokio::spawn(certificate::watch(shared, tls));
+    }
     tracing::info!(
         workers,
         tun = %plan.tun_name,
