@@ -1,7 +1,10 @@
 //! DNS over TLS and HTTPS as `kdig` sees it, from the configuration keys to the certificate that changes while
 //! everything runs; and what `sampan status` tells about questions.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::io::{ErrorKind, Read};
+use std::net::TcpStream;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -21,8 +24,14 @@ struct Secure {
 
 impl Secure {
     fn up() -> Self {
-        let files = tempfile::tempdir().unwrap();
+        Self::with(|_| {})
+    }
+
+    /// With files that were changed before the gateway sees them.
+    fn with(change: impl FnOnce(&Path)) -> Self {
+        let files = open_dir();
         make(files.path());
+        change(files.path());
         let lab = TestLab::with(|options| {
             let dir = files.path().display();
             options.config_extra = format!(
@@ -97,6 +106,13 @@ impl Secure {
     }
 }
 
+/// A directory that any user may pass, as the one that the gateway becomes has to.
+fn open_dir() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+    dir
+}
+
 /// A certificate and its key, under names of their own and under those of the configuration.
 fn make(dir: &Path) {
     let pair = rcgen::generate_simple_self_signed(vec![NAME.to_owned()]).unwrap();
@@ -151,6 +167,30 @@ fn k48_a_certificate_changes_while_the_sockets_stay() {
     let fourth = keep(&dir, "fourth.pem");
     secure.soon_shows(&fourth);
     assert_eq!(secure.listeners(), sockets, "no socket was closed and opened again");
+}
+
+/// A key that the gateway may read only as long as it has root's powers: it works, and the log says at once that a new one
+/// will not. When the operator has repaired that, nobody has to tell the gateway.
+#[test]
+fn a_key_that_cannot_be_read_again_is_told_before_it_matters() {
+    let secure = Secure::with(|dir| {
+        let key = dir.join("key.pem");
+        fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+        // Somebody else's, so that it makes no difference which user the gateway becomes.
+        chown(&key, Some(65_534), Some(65_534)).unwrap();
+    });
+    let dir = secure.dir();
+    assert!(secure.shows(&keep(&dir, "first.pem")));
+    let said = secure.said();
+    let complaints: Vec<_> = said.lines().filter(|line| line.contains("ERROR")).collect();
+    assert_eq!(complaints.len(), 1, "{said}");
+    for word in ["Permission denied", "key.pem", "the certificate stays as it is", "chgrp sampan"] {
+        assert!(complaints[0].contains(word), "{word}: {said}");
+    }
+    make(&dir);
+    let second = keep(&dir, "second.pem");
+    fs::set_permissions(dir.join("key.pem"), Permissions::from_mode(0o644)).unwrap();
+    secure.soon_shows(&second);
 }
 
 /// RFC 7050 §3 over the transports that nobody between client and resolver can change (§4 of it asks for such a path).
@@ -238,7 +278,7 @@ fn questions_are_counted_by_unit_and_class_and_names_only_on_demand() {
 /// last reload.
 #[test]
 fn resolvers_are_believed_as_the_file_of_authorities_says_now() {
-    let files = tempfile::tempdir().unwrap();
+    let files = open_dir();
     let dir = files.path();
     make(dir);
     let mut lab = TestLab::up();
@@ -292,4 +332,39 @@ fn resolvers_are_believed_as_the_file_of_authorities_says_now() {
     let refused = lab.sampan(&["reload"]).unwrap();
     assert!(!refused.ok() && refused.stderr.contains("authorities-unusable"), "{}", refused.stderr);
     assert!(ask("short.tinh.example").contains(&expected));
+}
+
+/// The bounds of `[dns64.connections]` are those that clients meet.
+#[test]
+fn connections_are_bounded_as_configured() {
+    let files = open_dir();
+    make(files.path());
+    let lab = TestLab::with(|options| {
+        let dir = files.path().display();
+        options.config_extra = format!(
+            "\n[dns64.connections]\nper-client = 2\nidle = 1\nhandshake = 1\n\
+             [dns64.tls]\ncertificate = \"{dir}/certificate.pem\"\nkey = \"{dir}/key.pem\"\nlisten = [\"::\"]\n"
+        );
+    });
+    let gateway = lab.plan().gateway6;
+    let connect = |port: u16| {
+        let stream =
+            lab.node("client1").netns().run(|| TcpStream::connect((gateway, port))).unwrap().unwrap();
+        // The usual bounds are 10 s and 5 s.
+        stream.set_read_timeout(Some(Duration::from_secs(4))).unwrap();
+        stream
+    };
+    let is_closed = |mut stream: TcpStream| match stream.read(&mut [0]) {
+        Ok(read) => read == 0,
+        Err(error) => error.kind() == ErrorKind::ConnectionReset,
+    };
+    let [plain, tls, too_many] = [53, 853, 53].map(connect);
+    assert!(is_closed(too_many) && is_closed(plain) && is_closed(tls));
+    let status = lab.sampan(&["status", "--json"]).unwrap().check().unwrap();
+    let status: Value = serde_json::from_str(&status).unwrap();
+    let counter = |name: &str| {
+        let counters = status["dns64"]["counters"].as_array().unwrap();
+        counters.iter().find(|counter| counter["name"] == name).unwrap()["value"].as_u64().unwrap()
+    };
+    assert_eq!((counter("tcp_refused"), counter("tls_failed")), (1, 1));
 }
