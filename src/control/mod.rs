@@ -7,4 +7,3 @@ pub mod config;
 pub mod diff;
 pub mod plan;
 pub mod problem;
-mod problems;

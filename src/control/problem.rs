@@ -1,9 +1,11 @@
 //! What can be wrong with a configuration, said so that it can be repaired: place, cause, remedy.
 
+mod collect;
+
+pub use collect::{Places, Problems};
+
 use crate::faults;
 use crate::text::Lang;
-
-pub use super::problems::{Places, Problems};
 
 /// Whether the configuration can be used in spite of the problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -40,16 +40,16 @@ faults! {
                 => "stop the sampan that runs there (`sampan stop`), or give this one its own admin.socket and tun.name"
             vi "không có socket quản trị tại {path}: {reason}"
                 => "dừng sampan đang chạy ở đó (`sampan stop`), hoặc đặt admin.socket và tun.name riêng cho bản này";
-        Dns { reason: String }
-            en "no DNS64: {reason}"
-                => "change dns64.listen, or stop what listens there (ss -lnptu sport = :53)"
-            vi "không có DNS64: {reason}"
-                => "đổi dns64.listen, hoặc dừng chương trình đang lắng nghe ở đó (ss -lnptu sport = :53)";
         Certificate { reason: String }
             en "no DNS over TLS: {reason}"
                 => "see `sampan check`"
             vi "không có DNS qua TLS: {reason}"
                 => "xem `sampan check`";
+        Dns { reason: String }
+            en "no DNS64: {reason}"
+                => "change dns64.listen, or stop what listens there (ss -lnptu sport = :53)"
+            vi "không có DNS64: {reason}"
+                => "đổi dns64.listen, hoặc dừng chương trình đang lắng nghe ở đó (ss -lnptu sport = :53)";
         Privileges { reason: String }
             en "cannot drop privileges: {reason}"
                 => "start as root, or with CAP_NET_ADMIN, CAP_NET_BIND_SERVICE, CAP_SETUID and CAP_SETGID"

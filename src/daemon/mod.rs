@@ -206,6 +206,11 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
         netlink,
         stop: stop.clone(),
     });
+    if let Some(shared) = control.dns.clone() {
+        let control = control.clone();
+        let tls = move || control.running().plan.dns64.as_ref().and_then(|dns| dns.tls.clone());
+        tokio::spawn(certificate::watch(shared, tls));
+    }
     // The socket is the last to go: when it is gone, everything else is.
     let (end_admin, mut admin_ended) = watch::channel(false);
     let serving = tokio::spawn(admin::serve(admin, control.clone(), async move {
@@ -214,11 +219,6 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
     }));
     handle_signals(&control)?;
     tokio::spawn(control::look_after(control.clone()));
-    if let Some(shared) = control.dns.clone() {
-        let control = control.clone();
-        let tls = move || control.running().plan.dns64.as_ref().and_then(|dns| dns.tls.clone());
-        tokio::spawn(certificate::watch(shared, tls));
-    }
     tracing::info!(
         workers,
         tun = %plan.tun_name,

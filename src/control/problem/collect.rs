@@ -1,8 +1,8 @@
-//! Collects what is wrong with a configuration, and knows where each key stands.
+//! Problems as they are found, each with its line.
 
 use std::collections::BTreeMap;
 
-use super::problem::{Fault, Problem, Severity};
+use super::{Fault, Problem, Severity};
 
 /// Where each key stands in the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
