@@ -17,8 +17,8 @@ use super::ring::Exchange;
 use super::worker::{Request, Requests};
 use crate::addr::Prefix4;
 use crate::control::admin::{
-    Backend, ByProtocol, Counter, Cursor, DnsStatus, DropRow, FastStatus, Health, HealthState, Page,
-    Pool4Status, ReloadReport, SiitStatus, Status, WorkerStatus,
+    Backend, ByProtocol, Counter, Cursor, DropRow, FastStatus, Health, HealthState, Page, Pool4Status,
+    ReloadReport, SiitStatus, Status, WorkerStatus,
 };
 use crate::control::diff::{self, Change};
 use crate::control::plan::host::HostFacts;
@@ -452,12 +452,7 @@ impl Backend for Control {
             }
         }
         if let (Some(dns), Some(plan)) = (&self.dns, &plan.dns64) {
-            let counter = |(name, value): (&str, u64)| Counter { name: name.into(), value };
-            status.dns64 = Some(DnsStatus {
-                listen: plan.listen.iter().map(ToString::to_string).collect(),
-                upstream: plan.upstream.iter().map(ToString::to_string).collect(),
-                counters: dns.snapshot().into_iter().map(counter).collect(),
-            });
+            status.dns64 = Some(dns::status(dns, plan));
         }
         status.fastpath = self.fast_status();
         for (worker, contact) in self.contacts.iter().enumerate() {
@@ -537,12 +532,12 @@ impl Backend for Control {
                 }
             }
         }
+        let renewed = self.dns.as_ref().map(|dns| dns::renew(dns, reload.certificates)).unwrap_or_default();
         running.plan = reload.checked.plan;
-        tracing::info!(changes = reload.changes.len(), "configuration reloaded");
-        Ok(ReloadReport {
-            changed: reload.changes.iter().map(|c| c.key().to_owned()).collect(),
-            warnings: reload.checked.warnings,
-        })
+        let changed: Vec<_> =
+            reload.changes.iter().map(Change::key).chain(renewed).map(str::to_owned).collect();
+        tracing::info!(changes = changed.len(), "configuration reloaded");
+        Ok(ReloadReport { changed, warnings: reload.checked.warnings })
     }
 
     fn stop(&self, flush: bool) {

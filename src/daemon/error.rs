@@ -40,6 +40,11 @@ faults! {
                 => "stop the sampan that runs there (`sampan stop`), or give this one its own admin.socket and tun.name"
             vi "không có socket quản trị tại {path}: {reason}"
                 => "dừng sampan đang chạy ở đó (`sampan stop`), hoặc đặt admin.socket và tun.name riêng cho bản này";
+        Certificate { reason: String }
+            en "no DNS over TLS: {reason}"
+                => "see `sampan check`"
+            vi "không có DNS qua TLS: {reason}"
+                => "xem `sampan check`";
         Dns { reason: String }
             en "no DNS64: {reason}"
                 => "change dns64.listen, or stop what listens there (ss -lnptu sport = :53)"

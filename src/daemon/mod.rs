@@ -3,6 +3,7 @@
 //! [`run`] goes through these steps in order: look at the machine, key, TUN, routes, sockets, privileges away, threads,
 //! ready. Nothing is started before everything is there, so that a gateway either works or says why not.
 
+mod certificate;
 mod control;
 pub mod counters;
 mod dns;
@@ -219,6 +220,11 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
         netlink,
         stop: stop.clone(),
     });
+    if let Some(shared) = control.dns.clone() {
+        let control = control.clone();
+        let tls = move || control.running().plan.dns64.as_ref().and_then(|dns| dns.tls.clone());
+        tokio::spawn(certificate::watch(shared, tls));
+    }
     // The socket is the last to go: when it is gone, everything else is.
     let (end_admin, mut admin_ended) = watch::channel(false);
     let serving = tokio::spawn(admin::serve(admin, control.clone(), async move {

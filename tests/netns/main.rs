@@ -26,6 +26,7 @@ mod rng;
 mod tcp;
 
 mod dns;
+mod dns_tls;
 mod fastpath;
 mod flood;
 mod lifecycle;

@@ -239,12 +239,52 @@ pub struct WorkerStatus {
 /// The state of the DNS64.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DnsStatus {
-    /// Addresses it answers on.
+    /// Addresses it answers on, over UDP and TCP.
     pub listen: Vec<String>,
+    /// Addresses it answers on over TLS.
+    #[serde(default)]
+    pub tls: Vec<String>,
+    /// Addresses it answers on over HTTPS.
+    #[serde(default)]
+    pub https: Vec<String>,
     /// Resolvers it asks.
     pub upstream: Vec<String>,
     /// Its counters, in a fixed order.
     pub counters: Vec<Counter>,
+    /// How questions ended, by unit; the last row is the clients of no unit.
+    #[serde(default)]
+    pub units: Vec<DnsUnit>,
+    /// The names that were asked most, where the operator has them kept.
+    #[serde(default)]
+    pub names: Vec<DnsName>,
+}
+
+/// How the questions of a unit ended, since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsUnit {
+    /// Its name; `None` is all clients of no unit.
+    pub unit: Option<String>,
+    /// Names with real IPv6 addresses.
+    pub native: u64,
+    /// Names with IPv4 only, reached through the translator.
+    pub synthesised: u64,
+    /// Names with IPv4 only that is not translated.
+    pub ipv4_only: u64,
+    /// Could not be answered.
+    pub failed: u64,
+    /// Everything else: other types, names that do not exist, bad queries.
+    pub other: u64,
+}
+
+/// A name that is asked often.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsName {
+    /// How its questions ended: `native`, `synthesised`, `ipv4_only` or `failed`.
+    pub class: String,
+    /// The name.
+    pub name: String,
+    /// Questions since the start, or since names are kept; rather too many than too few.
+    pub count: u64,
 }
 
 /// A named number.

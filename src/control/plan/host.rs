@@ -236,10 +236,10 @@ impl Host<'_> {
         let Some(dns) = &self.checked.plan.dns64 else { return };
         let is_here =
             |ip: IpAddr| ip.is_loopback() || self.facts.addresses.iter().any(|host| host.addr == ip);
-        for (i, listen) in dns.listen.iter().enumerate() {
+        for (key, listen) in dns.listeners() {
             if !listen.ip().is_unspecified() && !is_here(listen.ip()) {
                 let value = listen.ip().to_string();
-                problems.warning(&format!("dns64.listen[{i}]"), Fault::ListenNotHere { value });
+                problems.warning(&key, Fault::ListenNotHere { value });
             }
         }
         let path = |group: usize, i: usize| match group.checked_sub(1) {
@@ -251,7 +251,7 @@ impl Host<'_> {
             groups.flat_map(|(group, list)| list.iter().enumerate().map(move |(i, u)| (group, i, u)));
         for (group, i, upstream) in upstreams {
             let addr = upstream.addr;
-            let ours = dns.listen.iter().find(|listen| {
+            let ours = dns.listeners().map(|(_, listen)| listen).find(|listen| {
                 listen.ip().is_unspecified()
                     && listen.port() == addr.port()
                     && listen.is_ipv6() == addr.is_ipv6()

@@ -13,12 +13,13 @@ mod static_bib;
 
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::config::{self, At, Level, Reader};
 use super::problem::{Fault, Places, Problem, Problems};
 use crate::addr::Prefix4;
 use crate::dns64;
-use crate::io::dns_net::Upstream;
+use crate::io::dns_net::{Over, Upstream};
 use crate::nat64::policy::{Assignment, PortPolicy, Quotas};
 use crate::nat64::settings::{
     Classes, Filtering, Fragments, Hops, Key, Limits, Mtu, Pool4, Pool4Range, Settings, StaticEntry, Timers,
@@ -167,8 +168,61 @@ pub struct DnsPlan {
     pub units: Vec<String>,
     /// Memory of the caches, in bytes.
     pub cache_bytes: usize,
+    /// TLS and HTTPS for clients, if there is any.
+    pub tls: Option<TlsPlan>,
+    /// Bounds of the connections of clients.
+    pub connections: ConnectionsPlan,
+    /// File with the authorities that vouch for resolvers, in place of the system's.
+    pub upstream_ca: Option<PathBuf>,
+    /// How many names the statistics keep.
+    pub top_names: usize,
     /// How questions are decided, with the translator's own prefixes and allowed destinations.
     pub settings: dns64::Settings,
+}
+
+/// DNS over TLS and HTTPS for clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsPlan {
+    /// Addresses to answer on over TLS.
+    pub listen: Vec<SocketAddr>,
+    /// Addresses to answer on over HTTPS.
+    pub https: Vec<SocketAddr>,
+    /// Path of the requests over HTTPS.
+    pub https_path: String,
+    /// File with the certificate and its issuers.
+    pub certificate: PathBuf,
+    /// File with its private key.
+    pub key: PathBuf,
+}
+
+/// Bounds of the connections of DNS clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionsPlan {
+    /// Of all clients together.
+    pub most: usize,
+    /// Of one client address.
+    pub per_client: usize,
+    /// One without a question for so long is closed.
+    pub idle: Duration,
+    /// How long a TLS handshake may take.
+    pub handshake: Duration,
+}
+
+impl DnsPlan {
+    /// Every address that it answers on, with the path of the key that says so.
+    pub fn listeners(&self) -> impl Iterator<Item = (String, SocketAddr)> {
+        let tls = self.tls.iter();
+        let lists = [("dns64.listen", &self.listen)]
+            .into_iter()
+            .chain(tls.flat_map(|tls| [("dns64.tls.listen", &tls.listen), ("dns64.tls.https", &tls.https)]));
+        lists
+            .flat_map(|(key, list)| list.iter().zip(0..).map(move |(addr, i)| (format!("{key}[{i}]"), *addr)))
+    }
+
+    /// Whether a resolver is asked over TLS or HTTPS.
+    pub fn asks_over_tls(&self) -> bool {
+        self.groups.iter().chain([&self.upstream]).flatten().any(|upstream| upstream.over != Over::Udp)
+    }
 }
 
 /// A plan, and what was noticed while it was made.

@@ -44,7 +44,8 @@ fn a_file_that_spells_out_every_default_gives_the_same_plan() {
             }
         }
     }
-    let dns64 = "dns64.listen = [\"::1\"]\ndns64.upstream = [\"203.0.113.53\"]\n";
+    let dns64 = "dns64.listen = [\"::1\"]\ndns64.upstream = [\"203.0.113.53\"]\n\
+                 dns64.tls.certificate = \"/c\"\ndns64.tls.key = \"/k\"\ndns64.tls.listen = [\"::1\"]\n";
     let mut text = dns64.to_owned();
     spell(&mut text, "", File::ROWS);
     assert!(text.contains("nat64.timers.udp-timeout = 300\n"), "{text}");
