@@ -9,7 +9,7 @@ use hickory_proto::rr::{Name, RData, RecordType};
 use sampan::dns64::limit::Limit;
 use sampan::dns64::{Group, Mode, Policy, Range, Route, Settings, Transport, View, WhenDown, Zone, Zones};
 
-use crate::pairs::{Feature, Row, Rules};
+use crate::pairs::{Feature, Row, Rules, Value};
 use crate::support::*;
 
 pub const FEATURES: &[Feature] = &[
@@ -48,13 +48,13 @@ pub const FEATURES: &[Feature] = &[
     ("health", &["up", "stale", "servfail", "nodata"]),
 ];
 
-pub const RULES: Rules = Rules {
+pub const RULES: Rules<'static> = Rules {
     // The DO bit lives in OPT.
-    impossible: |first, second| {
+    impossible: &|first, second| {
         let [first, second] = [first, second].map(|(at, value)| (FEATURES[at].0, FEATURES[at].1[value]));
         (first, second) == (("edns", "none"), ("do", "yes"))
     },
-    hiding: |row| {
+    hiding: &|row| {
         let is = |feature: &str, values: &[&str]| values.contains(&value(row, feature));
         let mut hiding = Vec::new();
         if is("client", &["stranger"]) {
@@ -71,6 +71,23 @@ pub const RULES: Rules = Rules {
         hiding
     },
 };
+
+/// With these values only the questions are left in which records are made, or would be but for the translator.
+pub const MAKING: &[(&str, &[&str])] = &[
+    ("question", &["aaaa", "local", "local-alias", "forwarded", "chain", "dname"]),
+    ("aaaa", &["nodata", "native", "mapped", "mixed", "servfail"]),
+    ("a", &["one", "private", "many"]),
+    ("cd", &["no"]),
+    ("mode", &["synthesise", "always"]),
+    ("client", &["plain", "view"]),
+    ("limit", &["none", "roomy"]),
+];
+
+/// Whether a value is one of those named for its feature; features that are not named have all of theirs.
+pub fn is_among((at, value): Value, chosen: &[(&str, &[&str])]) -> bool {
+    let (feature, values) = FEATURES[at];
+    chosen.iter().all(|(name, some)| *name != feature || some.contains(&values[value]))
+}
 
 fn place(feature: &str) -> usize {
     FEATURES.iter().position(|(name, _)| *name == feature).expect("a feature")

@@ -15,15 +15,15 @@ pub type Pair = (Value, Value);
 pub type Row = Vec<usize>;
 
 /// What cannot be, and what hides what.
-pub struct Rules {
+pub struct Rules<'a> {
     /// Pairs that do not exist.
-    pub impossible: fn(Value, Value) -> bool,
+    pub impossible: &'a dyn Fn(Value, Value) -> bool,
     /// Values of the row that decide everything alone: then only pairs with all of them are met.
-    pub hiding: fn(&Row) -> Vec<usize>,
+    pub hiding: &'a dyn Fn(&Row) -> Vec<usize>,
 }
 
 /// All pairs that can be.
-pub fn pairs(features: &[Feature], rules: &Rules) -> BTreeSet<Pair> {
+pub fn pairs(features: &[Feature], rules: &Rules<'_>) -> BTreeSet<Pair> {
     let values = |at: usize| (0..features[at].1.len()).map(move |value| (at, value));
     let firsts =
         (0..features.len()).flat_map(|first| (first + 1..features.len()).map(move |second| (first, second)));
@@ -33,7 +33,7 @@ pub fn pairs(features: &[Feature], rules: &Rules) -> BTreeSet<Pair> {
 }
 
 /// The pairs that a row meets.
-pub fn met(row: &Row, rules: &Rules) -> BTreeSet<Pair> {
+pub fn met(row: &Row, rules: &Rules<'_>) -> BTreeSet<Pair> {
     let hiding = (rules.hiding)(row);
     let firsts = (0..row.len()).flat_map(|i| (i + 1..row.len()).map(move |j| (i, j)));
     let seen = firsts.filter(|(i, j)| hiding.iter().all(|at| at == i || at == j));
@@ -42,7 +42,7 @@ pub fn met(row: &Row, rules: &Rules) -> BTreeSet<Pair> {
 
 /// The rows: always the same ones. Each begins with a pair that was not met yet, and takes for every other feature the
 /// value that meets most of what is left.
-pub fn rows(features: &[Feature], rules: &Rules) -> Vec<Row> {
+pub fn rows(features: &[Feature], rules: &Rules<'_>) -> Vec<Row> {
     let mut left = pairs(features, rules);
     let mut rows: Vec<Row> = Vec::new();
     while let Some(pair) = left.first().copied() {
@@ -67,7 +67,7 @@ pub fn rows(features: &[Feature], rules: &Rules) -> Vec<Row> {
                         let (first, second) = ordered(*other, (at, *value));
                         (rules.impossible)(first, second)
                     };
-                    !fixed.iter().any(with) && !hides(features, &row, (at, *value), pair, rules)
+                    !fixed.iter().any(with) && !hides(&row, (at, *value), pair, rules)
                 })
                 .max_by_key(|value| {
                     fixed.iter().filter(|other| left.contains(&ordered(**other, (at, *value)))).count()
@@ -87,10 +87,9 @@ pub fn rows(features: &[Feature], rules: &Rules) -> Vec<Row> {
 
 /// Whether taking this value would hide the pair that the row is made for. What is open counts as its first value that
 /// hides nothing.
-fn hides(features: &[Feature], row: &[Option<usize>], value: Value, pair: Pair, rules: &Rules) -> bool {
+fn hides(row: &[Option<usize>], value: Value, pair: Pair, rules: &Rules<'_>) -> bool {
     let mut whole: Row = row.iter().map(|value| value.unwrap_or(0)).collect();
     whole[value.0] = value.1;
-    debug_assert_eq!(whole.len(), features.len());
     (rules.hiding)(&whole).iter().any(|at| *at != pair.0.0 && *at != pair.1.0)
 }
 
@@ -98,8 +97,8 @@ fn hides(features: &[Feature], row: &[Option<usize>], value: Value, pair: Pair, 
 fn every_pair_is_met_and_impossible_ones_are_not() {
     const FEATURES: &[Feature] = &[("a", &["0", "1", "2"]), ("b", &["0", "1"]), ("c", &["0", "1", "hides"])];
     let rules = Rules {
-        impossible: |first, second| (first, second) == ((0, 1), (1, 1)),
-        hiding: |row| if row[2] == 2 { vec![2] } else { vec![] },
+        impossible: &|first, second| (first, second) == ((0, 1), (1, 1)),
+        hiding: &|row| if row[2] == 2 { vec![2] } else { vec![] },
     };
     let all = pairs(FEATURES, &rules);
     assert_eq!(all.len(), 3 * 2 + 3 * 3 + 2 * 3 - 1);
