@@ -143,7 +143,7 @@ fn the_firewall_that_we_ship_lets_connections_open_and_end_in_every_mode() {
 #[test]
 fn flows_go_on_without_a_gateway_and_its_successor_takes_them_over() {
     let mut lab = lab("mode = \"require\"");
-    let size = Size { flows: 40, rate: 20, time: Duration::from_secs(6) };
+    let size = Size { flows: 40, rate: 20.0, time: Duration::from_secs(6) };
     let outcome = hitless::run(&mut lab, size, &Event::Kill(Duration::from_secs(2)));
     assert_eq!((outcome.tcp_reset, outcome.tcp_incomplete, outcome.changed), (0, 0, 0), "{outcome:?}");
     // The flow that is opened afterwards rides, too, where it has to ask more than once.
@@ -157,7 +157,7 @@ fn flows_go_on_without_a_gateway_and_its_successor_takes_them_over() {
 #[test]
 fn reloads_are_not_felt() {
     let mut lab = lab("mode = \"require\"");
-    let size = Size { flows: 20, rate: 20, time: Duration::from_secs(4) };
+    let size = Size { flows: 20, rate: 20.0, time: Duration::from_secs(4) };
     let outcome = hitless::run(&mut lab, size, &Event::Reloads(20));
     assert_eq!((outcome.tcp_reset, outcome.tcp_incomplete, outcome.changed), (0, 0, 0), "{outcome:?}");
     assert!(outcome.udp_lost * 50 < outcome.udp_sent && outcome.riding == 40, "{outcome:?}");
