@@ -184,10 +184,11 @@ impl Fast {
             engine.set_mirror(mirror, self.scopes.clone());
         }
         let books = thread::scope(|scope| {
-            let start = |engine: &mut Engine| {
-                thread::Builder::new().name("adopt".into()).spawn_scoped(scope, move || self.adopt(engine))
-            };
-            let threads: Vec<_> = engines.iter_mut().map(start).collect::<io::Result<_>>()?;
+            let mut threads = Vec::new();
+            for engine in engines {
+                let thread = thread::Builder::new().name("adopt".into());
+                threads.push(thread.spawn_scoped(scope, || self.adopt(engine))?);
+            }
             let join = |thread: ScopedJoinHandle<'_, _>| {
                 thread.join().map_err(|_| io::Error::other("a thread that takes over flows panicked"))
             };
