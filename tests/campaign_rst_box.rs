@@ -3,10 +3,10 @@
 //! A router of the outside network sends forged RSTs with the server's address over all ports of the pool address that the
 //! client's connections have, then forged ICMP errors, half of which quote a live tuple. Half of the connections talk
 //! meanwhile, the others are idle until the TRANS timer is over. Needs root and `/dev/net/tun`, and some six minutes at
-//! full size, for the timer is real.
+//! full size, for the timer is real. All connections ride the fast path, unless that is switched off.
 //!
-//! Environment: `SAMPAN_PACKETS` how many of either kind (1000000), `SAMPAN_SEED` from where (1), `SAMPAN_REPORT` a file for
-//! the figures.
+//! Environment: `SAMPAN_PACKETS` how many of either kind (1000000), `SAMPAN_SEED` from where (1), `SAMPAN_FASTPATH` its mode
+//! (`require`; `off`), `SAMPAN_REPORT` a file for the figures.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on shall say where")]
 
 #[path = "support/campaign.rs"]
@@ -45,13 +45,16 @@ type Flow = (TcpStream, TcpStream);
 fn main() -> ExitCode {
     let wanted = number("SAMPAN_PACKETS", 1_000_000);
     let mut rng = number("SAMPAN_SEED", 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mode = std::env::var("SAMPAN_FASTPATH").unwrap_or_else(|_| "require".into());
     let lab = TestLab::with(|options| {
         options.translator = Translator::Sampan;
         options.workers = Some(2);
+        options.fast_path = Some(format!("mode = \"{mode}\"\n"));
     });
     let start = Instant::now();
     let mut flows = open(&lab);
     let pool: Vec<SocketAddr> = flows.iter().map(|flow| flow.1.peer_addr().unwrap()).collect();
+    let riding = riding(&lab);
     let forger = Forger::on(&lab.node("router"));
     let sent_rst = forge(wanted, &mut flows, || forger.send(&rst(&mut rng, &pool)));
     let talking_after_rst = wait(&mut flows, IDLE);
@@ -66,9 +69,12 @@ fn main() -> ExitCode {
         let row = rows.as_array().unwrap().iter().find(|row| row["name"] == name);
         row.and_then(|row| row["count"].as_u64()).expect("a counter of that name")
     };
-    let passed = [talking_after_rst, idle_after_rst, talking, idle] == [FLOWS; 4] && small_mtus == 0;
+    let passed = [talking_after_rst, idle_after_rst, talking, idle] == [FLOWS; 4]
+        && small_mtus == 0
+        && riding == if mode == "off" { 0 } else { 2 * FLOWS };
     let report = [
-        "\"device\": \"TUN in network namespaces, kernel TCP at both ends\"".to_owned(),
+        format!("\"device\": \"network namespaces, kernel TCP at both ends, fast path: {mode}\""),
+        format!("\"flows_riding\": {riding}"),
         format!("\"flows_talking\": {FLOWS}"),
         format!("\"flows_idle\": {FLOWS}"),
         format!("\"forged_rst\": {wanted}"),
@@ -118,6 +124,14 @@ fn open(lab: &TestLab) -> Vec<Flow> {
             flow
         })
         .collect()
+}
+
+/// How many of the connections ride the fast path.
+fn riding(lab: &TestLab) -> usize {
+    let port = PORT.to_string();
+    let said = lab.sampan(&["sessions", "--port", &port, "--json", "--all"]).unwrap().check().unwrap();
+    let said: Value = serde_json::from_str(&said).unwrap();
+    said["rows"].as_array().unwrap().iter().filter(|row| row["path"] == "fast").count()
 }
 
 /// Data passes both ways.

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
 use super::error::StartError;
@@ -175,32 +176,47 @@ impl Fast {
         Ok(Self { path, scopes, config: Mutex::new(config), workers })
     }
 
-    /// Gives every engine its part, and has them take over the flows that were carried on.
+    /// Gives every engine its part, and has them take over the flows that were carried on: all at the same time, each its
+    /// own, because no new flow works before that is done.
     pub fn board(&self, engines: &mut [Engine]) -> io::Result<()> {
-        let records: Vec<_> = self.path.records().collect();
         let mirrors = self.path.mirrors(self.workers).map_err(io::Error::other)?;
         for (engine, mirror) in engines.iter_mut().zip(mirrors) {
             engine.set_mirror(mirror, self.scopes.clone());
         }
-        let (now, mut adopted, mut refused) = (now(), 0_u32, [0_u32; 4]);
-        for record in &records {
-            for engine in engines.iter_mut() {
-                let count = match engine.adopt(now, record.handle, &record.rule, &record.seen) {
-                    Ok(()) => &mut adopted,
-                    Err(NotAdopted::Elsewhere) => continue,
-                    Err(NotAdopted::Forbidden) => &mut refused[0],
-                    Err(NotAdopted::Over) => &mut refused[1],
-                    Err(NotAdopted::Port) => &mut refused[2],
-                    Err(NotAdopted::Full) => &mut refused[3],
-                };
-                *count += 1;
+        let books = thread::scope(|scope| {
+            let mut threads = Vec::new();
+            for engine in engines {
+                let thread = thread::Builder::new().name("adopt".into());
+                threads.push(thread.spawn_scoped(scope, || self.adopt(engine))?);
             }
-        }
-        let [forbidden, over, port, full] = refused;
-        if !records.is_empty() {
+            let join = |thread: ScopedJoinHandle<'_, _>| {
+                thread.join().map_err(|_| io::Error::other("a thread that takes over flows panicked"))
+            };
+            threads.into_iter().map(join).collect::<io::Result<Vec<[u32; 5]>>>()
+        })?;
+        let [adopted, forbidden, over, port, full] =
+            books.iter().fold([0; 5], |all, own| std::array::from_fn(|i| all[i] + own[i]));
+        if adopted + forbidden + over + port + full > 0 {
             tracing::info!(adopted, forbidden, over, port, full, "flows that were carried on");
         }
         Ok(())
+    }
+
+    /// Has an engine take over its flows; how many it took, and how many it refused for each reason.
+    fn adopt(&self, engine: &mut Engine) -> [u32; 5] {
+        let (now, mut books) = (now(), [0; 5]);
+        for record in self.path.records() {
+            let count = match engine.adopt(now, record.handle, &record.rule, &record.seen) {
+                Ok(()) => &mut books[0],
+                Err(NotAdopted::Elsewhere) => continue,
+                Err(NotAdopted::Forbidden) => &mut books[1],
+                Err(NotAdopted::Over) => &mut books[2],
+                Err(NotAdopted::Port) => &mut books[3],
+                Err(NotAdopted::Full) => &mut books[4],
+            };
+            *count += 1;
+        }
+        books
     }
 
     /// A sign of life.

@@ -39,10 +39,10 @@ use self::worker::{Requests, Translator, Worker};
 use crate::control::admin::{self, Backend, BindFault};
 use crate::control::config::FastMode;
 use crate::control::plan::{Nat64Plan, Plan, SiitPlan, TranslatorPlan};
-use crate::io::fastpath;
 use crate::io::netlink::{EthernetLinks, Netlink, NetlinkError, Wanted};
 use crate::io::steering::{self, Notes};
 use crate::io::tun::{self, TunQueue};
+use crate::io::{fastpath, heap};
 use crate::nat64::settings::{Hops, Key, Mtu};
 use crate::siit::{self, Siit};
 use crate::text::Lang;
@@ -56,6 +56,7 @@ const PAUSE: Duration = Duration::from_micros(200);
 
 /// Runs the gateway until it is told to stop.
 pub fn run(plan: Plan, config: &Path) -> Result<(), StartError> {
+    heap::map_large_blocks();
     check_forwarding()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

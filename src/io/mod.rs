@@ -2,6 +2,7 @@
 
 pub mod dns_net;
 pub mod fastpath;
+pub mod heap;
 pub mod host;
 pub mod mem;
 pub mod netfilter;

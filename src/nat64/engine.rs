@@ -430,7 +430,7 @@ impl Engine {
             return;
         }
         let mut permissions = Permissions::new(self.sessions.capacity(), self.seed ^ 4);
-        for slot in 0..self.sessions.capacity() {
+        for slot in 0..self.sessions.touched() {
             if let Some(session) = self.sessions.get(slot) {
                 // Has room: there are as many places as sessions.
                 permissions.add(session.bib, session.dst4);

@@ -205,7 +205,7 @@ impl Engine {
     }
 
     pub(super) fn end_sessions(&mut self, is_forbidden: impl Fn(&Self, &Session) -> bool) {
-        for slot in 0..self.sessions.capacity() {
+        for slot in 0..self.sessions.touched() {
             if self.sessions.get(slot).is_some_and(|s| is_forbidden(self, s)) {
                 self.end_session(slot);
             }

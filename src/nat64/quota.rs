@@ -282,7 +282,7 @@ impl Accounts {
 
     /// Sets quota and reserve of every account anew.
     pub fn update(&mut self, quota: impl Fn(Account) -> (Quota, u32)) {
-        for slot in 0..self.slots.capacity() {
+        for slot in 0..self.slots.touched() {
             if let Some(local) = self.slots.get_mut(slot) {
                 (local.quota, local.reserve) = quota(local.account);
             }
@@ -291,7 +291,7 @@ impl Accounts {
 
     /// Sessions in reserved places.
     pub fn reserved_used(&self) -> u32 {
-        let locals = (0..self.slots.capacity()).filter_map(|slot| self.slots.get(slot));
+        let locals = (0..self.slots.touched()).filter_map(|slot| self.slots.get(slot));
         locals.map(|l| l.used[Item::Sessions as usize].min(l.reserve)).sum()
     }
 

@@ -124,7 +124,7 @@ impl Engine {
     pub fn rides(&self) -> Option<Rides> {
         let riders = self.riders.as_ref()?;
         let mut books = riders.books;
-        for seen in (0..self.sessions.capacity()).filter_map(|slot| riders.seen(slot)) {
+        for seen in (0..self.sessions.touched()).filter_map(|slot| riders.seen(slot)) {
             add(&mut books.from6, seen.from6);
             add(&mut books.from4, seen.from4);
         }
@@ -329,7 +329,7 @@ impl Engine {
         if self.riders.is_none() {
             return;
         }
-        for slot in 0..self.sessions.capacity() {
+        for slot in 0..self.sessions.touched() {
             if self.sessions.get(slot).is_some_and(|session| self.bar(session).is_some()) {
                 self.alight(self.leases.now(), slot);
             }

@@ -98,7 +98,7 @@ pub struct Key4 {
 pub struct Sessions {
     slots: Slab<Session>,
     /// Beside the sessions, not within: only TCP has one, and it has a layout of its own.
-    witnesses: Box<[FlowWitness]>,
+    witnesses: Vec<FlowWitness>,
     by6: Index,
     by4: Index,
     hash: FixedState,
@@ -229,7 +229,7 @@ impl Sessions {
     pub fn new(capacity: u32, seed: u64) -> Self {
         Self {
             slots: Slab::new(capacity),
-            witnesses: vec![FlowWitness::default(); capacity as usize].into_boxed_slice(),
+            witnesses: Vec::with_capacity(capacity as usize),
             by6: Index::new(capacity),
             by4: Index::new(capacity),
             hash: FixedState::with_seed(seed),
@@ -255,8 +255,10 @@ impl Sessions {
         let slot = self.slots.insert(session).ok()?;
         if self.by6.insert(hash6, slot) {
             if self.by4.insert(hash4, slot) {
-                if let Some(witness) = self.witnesses.get_mut(slot as usize) {
-                    *witness = FlowWitness::default();
+                match self.witnesses.get_mut(slot as usize) {
+                    Some(witness) => *witness = FlowWitness::default(),
+                    // The room is there; it is touched together with the slot.
+                    None => self.witnesses.resize_with(slot as usize + 1, FlowWitness::default),
                 }
                 return Some(slot);
             }
@@ -309,6 +311,11 @@ impl Sessions {
         self.slots.capacity()
     }
 
+    /// All slots that were ever used are below this one.
+    pub const fn touched(&self) -> u32 {
+        self.slots.touched()
+    }
+
     /// How many entries into its indexes looked at one bucket, at two, and so on.
     pub fn looks(&self) -> [u64; MAX_PROBES] {
         let (by6, by4) = (self.by6.looks(), self.by4.looks());
@@ -317,6 +324,7 @@ impl Sessions {
 
     /// Bytes of memory.
     pub const fn bytes(&self) -> usize {
-        self.slots.bytes() + size_of_val(&*self.witnesses) + self.by6.bytes() + self.by4.bytes()
+        let witnesses = self.slots.capacity() as usize * size_of::<FlowWitness>();
+        self.slots.bytes() + witnesses + self.by6.bytes() + self.by4.bytes()
     }
 }

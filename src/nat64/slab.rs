@@ -1,4 +1,5 @@
-//! Records in slots that never move: a fixed number, made at start.
+//! Records in slots that never move: room for a fixed number, set aside at start. Memory is touched when a slot is used
+//! for the first time, so that large tables do not delay a start.
 
 /// No slot.
 pub const NIL: u32 = u32::MAX;
@@ -10,7 +11,10 @@ enum Slot<T> {
 
 /// A fixed number of slots. Full is an answer, not an error.
 pub struct Slab<T> {
-    slots: Box<[Slot<T>]>,
+    /// Grows up to `capacity` and never beyond: it is not moved.
+    slots: Vec<Slot<T>>,
+    capacity: u32,
+    /// The first of those that were used before.
     free: u32,
     used: u32,
 }
@@ -18,25 +22,27 @@ pub struct Slab<T> {
 impl<T> Slab<T> {
     /// `capacity` empty slots, at most [`NIL`].
     pub fn new(capacity: u32) -> Self {
-        let slots =
-            (0..capacity).map(|i| Slot::Free { next: if i + 1 == capacity { NIL } else { i + 1 } }).collect();
-        Self { slots, free: if capacity == 0 { NIL } else { 0 }, used: 0 }
+        Self { slots: Vec::with_capacity(capacity as usize), capacity, free: NIL, used: 0 }
     }
 
     /// Stores `value`, or gives it back when every slot is taken.
     pub fn insert(&mut self, value: T) -> Result<u32, T> {
-        let at = self.free;
+        let (mut at, fresh) = (self.free, self.touched());
         match self.slots.get_mut(at as usize) {
             Some(slot) => {
                 if let Slot::Free { next } = *slot {
                     self.free = next;
                 }
                 *slot = Slot::Used(value);
-                self.used += 1;
-                Ok(at)
             }
-            None => Err(value),
+            None if fresh < self.capacity => {
+                at = fresh;
+                self.slots.push(Slot::Used(value));
+            }
+            None => return Err(value),
         }
+        self.used += 1;
+        Ok(at)
     }
 
     /// Takes the value out of slot `at`.
@@ -81,12 +87,17 @@ impl<T> Slab<T> {
 
     /// Number of slots.
     pub const fn capacity(&self) -> u32 {
+        self.capacity
+    }
+
+    /// All slots that were ever used are below this one.
+    pub const fn touched(&self) -> u32 {
         self.slots.len() as u32
     }
 
-    /// Bytes of memory.
+    /// Bytes of memory, once all slots have been used.
     pub const fn bytes(&self) -> usize {
-        self.slots.len() * size_of::<Slot<T>>()
+        self.capacity as usize * size_of::<Slot<T>>()
     }
 }
 
@@ -104,6 +115,7 @@ mod tests {
         assert_eq!(slab.remove(a), None);
         assert_eq!(slab.insert('d'), Ok(a));
         assert_eq!((slab.get(a), slab.get(b), slab.get(NIL), slab.len()), (Some(&'d'), Some(&'b'), None, 2));
+        assert_eq!((slab.capacity(), slab.touched(), slab.bytes()), (2, 2, 16));
         assert_eq!(Slab::<u8>::new(0).insert(1), Err(1));
     }
 }

@@ -11,7 +11,7 @@ use sampan::nat64::policy::Quota;
 use sampan::nat64::ride::{Path, Rides};
 use sampan::nat64::scope;
 use sampan::nat64::settings::{
-    Change, Filtering, Pool4Range, Protocol, RowFilter, Settings, StaticEntry, Unit,
+    Change, Filtering, Key, Pool4Range, Protocol, RowFilter, Settings, StaticEntry, Unit,
 };
 
 use crate::support::packet::{ACK, FIN, PSH, RST, SYN, numbered};
@@ -432,6 +432,29 @@ fn a_successor_takes_over_what_was_carried_on() {
         g.advance(240 * SECOND);
         assert!(g.is_empty());
         assert_eq!(flows(&g), 0);
+    }
+}
+
+#[test]
+fn a_successor_with_another_key_or_number_of_workers_takes_everything_over() {
+    let mut g = Gateway::with_fast_path(settings(), 2, usize::MAX);
+    let client = |host: u16| at(&format!("2001:db8:1::{host:x}"), 4000);
+    let mut mapped = Vec::new();
+    for host in 1..=40 {
+        let t = g.translate(&udp(client(host), y(53), b"q")).source();
+        g.translate(&udp(server(53), t, b"a"));
+        g.translate(&udp(client(host), y(53), b"q"));
+        mapped.push((host, t));
+    }
+    assert_eq!(flows(&g), 40);
+    // Every subscriber has another shard then, and most have another worker: their blocks go with them.
+    let rekeyed = Settings { key: Key(*b"quite another..."), ..settings() };
+    let (mut g, refused) = successor(g, rekeyed, 5);
+    assert_eq!((refused, g.sessions()[1], flows(&g)), (vec![], 40, 40));
+    for (host, t) in mapped {
+        assert_eq!(ride(&mut g, &udp(server(53), t, b"a")).destination(), client(host));
+        // What does not ride finds its owner, too: a stranger's packet goes by the block.
+        assert_eq!(come_up(&mut g, &udp(server(5353), t, b"a")).destination(), client(host));
     }
 }
 

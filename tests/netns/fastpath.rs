@@ -1,10 +1,12 @@
 //! The fast path in a whole box: what rides, what it does when nobody is there, and why there is none.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use sampan::lab::demo::{hops, hops_in};
 use sampan::lab::plan::SERVER;
 use serde_json::Value;
 
@@ -24,7 +26,9 @@ fn json(lab: &TestLab, command: &[&str]) -> Value {
 /// A counter of the programs.
 fn counter(lab: &TestLab, name: &str) -> u64 {
     let status = json(lab, &["status"]);
-    let counters = status["fastpath"]["counters"].as_array().unwrap();
+    let counters = status["fastpath"]["counters"].as_array();
+    // There are none where there is no fast path.
+    let Some(counters) = counters.filter(|counters| !counters.is_empty()) else { return 0 };
     counters.iter().find(|c| c["name"] == name).unwrap()["value"].as_u64().unwrap()
 }
 
@@ -135,6 +139,45 @@ fn switched_off_everything_goes_through_the_tun() {
     assert_eq!((paths(&lab, 4321), why_not(&lab)), (vec!["off".to_owned()], "off".to_owned()));
 }
 
+/// Probes of one flow, which rides where there is a fast path: those that die at the gateway go up, the others ride.
+#[test]
+fn traceroute_shows_the_same_hops_with_the_fast_path_on_and_off() {
+    const SERVER_PORT: u16 = 4322;
+    const CLIENT_PORT: u16 = 4100;
+    for mode in ["require", "off"] {
+        let lab = lab(&format!("mode = \"{mode}\""));
+        let server = lab.udp("server", (SERVER, SERVER_PORT));
+        let ended = AtomicBool::new(false);
+        let out = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut bytes = [0; 200];
+                server.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+                while !ended.load(Ordering::Relaxed) {
+                    if let Ok((len, from)) = server.recv_from(&mut bytes) {
+                        server.send_to(&bytes[..len], from).unwrap();
+                    }
+                }
+            });
+            let client = lab.udp("client1", (Ipv6Addr::UNSPECIFIED, CLIENT_PORT));
+            for _ in 0..4 {
+                client.send_to(b"question", (lab.embed(SERVER), SERVER_PORT)).unwrap();
+                client.recv_from(&mut [0; 100]).unwrap();
+            }
+            drop(client);
+            let (to, rode) = (lab.embed(SERVER).to_string(), counter(&lab, "segments_v6_to_v4"));
+            let ports = [format!("--port={SERVER_PORT}"), format!("--sport={CLIENT_PORT}")];
+            let out = lab
+                .try_on("client1", &["traceroute", "-6", "-n", "-U", "-w", "2", &ports[0], &ports[1], &to]);
+            let rode = counter(&lab, "segments_v6_to_v4") - rode;
+            ended.store(true, Ordering::Relaxed);
+            // Three probes for each of the router and the server.
+            assert_eq!(rode, if mode == "off" { 0 } else { 6 }, "{mode}");
+            out.check().unwrap()
+        });
+        assert_eq!(hops_in(&out), hops(lab.plan(), lab.options().pref64), "{mode}\n{out}");
+    }
+}
+
 #[test]
 fn a_firewall_that_would_be_bypassed_keeps_auto_off_and_not_on() {
     for (rules, code) in [
@@ -199,7 +242,7 @@ fn the_firewall_that_we_ship_lets_connections_open_and_end_in_every_mode() {
 #[test]
 fn flows_go_on_without_a_gateway_and_its_successor_takes_them_over() {
     let mut lab = lab("mode = \"require\"");
-    let size = Size { flows: 40, rate: 20, time: Duration::from_secs(6) };
+    let size = Size { flows: 40, rate: 20.0, time: Duration::from_secs(6) };
     let outcome = hitless::run(&mut lab, size, &Event::Kill(Duration::from_secs(2)));
     assert_eq!((outcome.tcp_reset, outcome.tcp_incomplete, outcome.changed), (0, 0, 0), "{outcome:?}");
     // The flow that is opened afterwards rides, too, where it has to ask more than once.
@@ -213,7 +256,7 @@ fn flows_go_on_without_a_gateway_and_its_successor_takes_them_over() {
 #[test]
 fn reloads_are_not_felt() {
     let mut lab = lab("mode = \"require\"");
-    let size = Size { flows: 20, rate: 20, time: Duration::from_secs(4) };
+    let size = Size { flows: 20, rate: 20.0, time: Duration::from_secs(4) };
     let outcome = hitless::run(&mut lab, size, &Event::Reloads(20));
     assert_eq!((outcome.tcp_reset, outcome.tcp_incomplete, outcome.changed), (0, 0, 0), "{outcome:?}");
     assert!(outcome.udp_lost * 50 < outcome.udp_sent && outcome.riding == 40, "{outcome:?}");

@@ -4,11 +4,11 @@
 //! drop is laid at B's door.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use sampan::lab::gateway::GATEWAY;
-use sampan::lab::plan::{GW_INSIDE, Plan, SERVER, TUN};
+use sampan::lab::plan::{GW_INSIDE, Plan, SERVER, SERVER6, TUN};
 use sampan::lab::{Host, Translator};
 use serde_json::Value;
 
@@ -24,6 +24,9 @@ pub const FLOWS: u16 = 100;
 
 /// Where the spray goes: addresses of the server's network that nobody answers for.
 const SILENT4: &str = "203.0.113.128/25";
+const SILENT6: &str = "2001:db8:4:fe::/121";
+/// The server's side where packets are only forwarded.
+const OUTSIDE6: &str = "2001:db8:4::/48";
 const A_HOST: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xa, 0, 0, 0, 0, 1);
 const B_HOST: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xb, 0, 0, 0, 0, 1);
 const PORT: u16 = 7200;
@@ -34,9 +37,21 @@ const CHATTER: &str = "illegal_destination";
 /// How long a probe of the recovery waits for its answer.
 const PROBE: Duration = Duration::from_millis(200);
 
+/// What stands between the units and the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Sampan as it comes.
+    Sampan,
+    /// Sampan with the fast path, or not at all.
+    FastPath,
+    /// The kernel, which forwards IPv6.
+    Forward,
+}
+
 /// The laboratory with both units: A is `client1`, B is `client2`.
 pub struct Ground {
     pub lab: TestLab,
+    way: Way,
 }
 
 /// Everything that is counted, at one moment.
@@ -64,8 +79,15 @@ pub struct Sample {
 
 impl Ground {
     pub fn new() -> Self {
+        Self::with(Way::Sampan)
+    }
+
+    pub fn with(way: Way) -> Self {
         let lab = TestLab::with(|options| {
-            options.translator = Translator::Sampan;
+            options.translator = if way == Way::Forward { Translator::Forward } else { Translator::Sampan };
+            if way == Way::FastPath {
+                options.fast_path = Some("mode = \"require\"\n".into());
+            }
             options.outside_routers = 0;
             options.workers = Some(2);
             // A's own hosts shall be served again as soon as its flood is over.
@@ -80,29 +102,41 @@ impl Ground {
         for (host, net, own, n) in
             [("client1", "2001:db8:a::/64", A_HOST, 1), ("client2", "2001:db8:b::/64", B_HOST, 2)]
         {
-            let pref64 = lab.options().pref64;
+            let beyond = match way {
+                Way::Forward => OUTSIDE6.to_owned(),
+                Way::Sampan | Way::FastPath => lab.options().pref64.to_string(),
+            };
             lab.on(host, &["ip", "addr", "add", &format!("{own}/128"), "dev", "eth0", "nodad"]);
             // Every address of the unit's network is this host's, and can be bound.
             lab.node(host).netns().sysctl(&[("ipv6/ip_nonlocal_bind", "1")]).unwrap();
             lab.on(host, &["ip", "-6", "route", "add", "local", net, "dev", "lo"]);
-            let (pref64, own) = (pref64.to_string(), own.to_string());
-            let via = gateway.to_string();
-            lab.on(host, &["ip", "-6", "route", "add", &pref64, "via", &via, "src", &own]);
+            let (via, own) = (gateway.to_string(), own.to_string());
+            lab.on(host, &["ip", "-6", "route", "add", &beyond, "via", &via, "src", &own]);
             let client = Plan::client6(n).to_string();
             lab.on("gw", &["ip", "-6", "route", "add", net, "via", &client]);
         }
-        lab.on("gw", &["ip", "route", "add", SILENT4, "via", &SERVER.to_string()]);
-        lab.on("server", &["ip", "route", "add", "blackhole", SILENT4]);
-        let mut ground = Self { lab };
-        let (sampan, listen) = (ground.sampan(), format!("{SERVER}:{PORT}"));
-        ground.lab.start("server", "flows", &[&sampan, "lab", "blast", "flows-server", &listen]);
-        let near = std::net::TcpStream::connect_timeout;
-        let server = ground.lab.node("server");
-        let listening = || {
-            server.netns().run(|| near(&(SERVER, PORT).into(), Duration::from_millis(200)).is_ok()).unwrap()
+        let (silent, server): (_, IpAddr) = match way {
+            Way::Forward => (SILENT6, SERVER6.into()),
+            Way::Sampan | Way::FastPath => (SILENT4, SERVER.into()),
         };
+        lab.on("gw", &["ip", "route", "add", silent, "via", &server.to_string()]);
+        lab.on("server", &["ip", "route", "add", "blackhole", silent]);
+        let mut ground = Self { lab, way };
+        let (sampan, listen) = (ground.sampan(), SocketAddr::new(server, PORT));
+        ground.lab.start("server", "flows", &[&sampan, "lab", "blast", "flows-server", &listen.to_string()]);
+        let near = std::net::TcpStream::connect_timeout;
+        let node = ground.lab.node("server");
+        let listening = || node.netns().run(|| near(&listen, Duration::from_millis(200)).is_ok()).unwrap();
         assert!(sampan::lab::tool::until(Duration::from_secs(10), listening).unwrap());
         ground
+    }
+
+    /// The server as the units reach it.
+    fn server(&self) -> Ipv6Addr {
+        match self.way {
+            Way::Forward => SERVER6,
+            Way::Sampan | Way::FastPath => self.lab.embed(SERVER),
+        }
     }
 
     fn sampan(&self) -> String {
@@ -115,20 +149,25 @@ impl Ground {
         serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}"))
     }
 
-    /// A floods.
+    /// A floods; rate 0 is as fast as it can.
     pub fn flood(&self, rate: f64, seconds: f64, seed: u64) -> Value {
         let spray: sampan::addr::Prefix4 = SILENT4.parse().unwrap();
-        let spray6 = format!("{}/{}", self.lab.embed(spray.addr()), 96 + spray.len());
+        let spray6 = match self.way {
+            Way::Forward => SILENT6.to_owned(),
+            Way::Sampan | Way::FastPath => {
+                format!("{}/{}", self.lab.embed(spray.addr()), 96 + spray.len())
+            }
+        };
         let args = format!(
             "flood {} --from 2001:db8:a::/64 --spray {spray6} --rate {rate:.0} --seconds {seconds} --seed {seed}",
-            self.lab.embed(SERVER)
+            self.server()
         );
         self.blast("client1", seconds, &args.split(' ').map(str::to_owned).collect::<Vec<_>>())
     }
 
     /// B works.
     pub fn work(&self, rate: u16, seconds: f64) -> Value {
-        let server = SocketAddr::from((self.lab.embed(SERVER), PORT));
+        let server = SocketAddr::from((self.server(), PORT));
         let args = format!("flows {server} --udp {FLOWS} --tcp {FLOWS} --rate {rate} --seconds {seconds}");
         self.blast("client2", seconds, &args.split(' ').map(str::to_owned).collect::<Vec<_>>())
     }
@@ -151,7 +190,7 @@ impl Ground {
     /// How long it takes until a host that the gateway has never seen gets an answer; `None` after the limit.
     pub fn recovery(&self, host: &str, limit: Duration) -> Option<Duration> {
         let began = Instant::now();
-        let server = SocketAddr::from((self.lab.embed(SERVER), PORT));
+        let server = SocketAddr::from((self.server(), PORT));
         let net = if host == "client1" { A_HOST } else { B_HOST };
         let host = self.lab.node(host);
         let mut number = 0x5eed_0000_0000_0000_u128;
@@ -190,6 +229,12 @@ impl Ground {
         }
     }
 
+    /// How many of B's sessions ride the fast path.
+    pub fn riding(&self) -> u64 {
+        let said = self.json(&["sessions", "--unit", "B", "--json", "--all"]);
+        said["rows"].as_array().expect("rows").iter().filter(|row| row["path"] == "fast").count() as u64
+    }
+
     /// Memory of the gateway's process.
     pub fn rss_kib(&self) -> u64 {
         let pid = self.lab.service_pid(GATEWAY).unwrap();
@@ -200,11 +245,13 @@ impl Ground {
 
     /// Everything that is counted, now.
     pub fn books(&self) -> Books {
-        let rows = self.json(&["drops", "--json", "--all"]);
-        let named = rows.as_array().expect("rows").iter().map(|row| {
-            (row["name"].as_str().expect("a name").to_owned(), row["count"].as_u64().expect("a count"))
-        });
-        let mut books = Books { named: named.collect(), ..Books::default() };
+        let mut books = Books::default();
+        if self.way != Way::Forward {
+            let rows = self.json(&["drops", "--json", "--all"]);
+            books.named.extend(rows.as_array().expect("rows").iter().map(|row| {
+                (row["name"].as_str().expect("a name").to_owned(), row["count"].as_u64().expect("a count"))
+            }));
+        }
         for host in self.lab.hosts() {
             for (device, counters) in devices(host) {
                 let [received, rx_drops, tx_drops] = counters;

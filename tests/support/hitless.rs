@@ -31,8 +31,16 @@ pub struct Size {
     /// Connections, and as many UDP flows.
     pub flows: usize,
     /// Questions of each flow per second.
-    pub rate: u32,
+    pub rate: f64,
+    /// From the moment when all flows are open.
     pub time: Duration,
+}
+
+impl Size {
+    /// From one question to the next.
+    fn period(self) -> Duration {
+        Duration::from_secs_f64(1.0 / self.rate)
+    }
 }
 
 /// What happens when a quarter of the time is over.
@@ -41,7 +49,7 @@ pub enum Event {
     Nothing,
     /// `kill -9`, and a start so much later.
     Kill(Duration),
-    /// SIGTERM, and a start of another build.
+    /// SIGTERM, and a start of this build.
     Upgrade(PathBuf),
     /// So many reloads.
     Reloads(usize),
@@ -55,6 +63,8 @@ pub struct Outcome {
     pub tcp_incomplete: usize,
     pub udp_sent: usize,
     pub udp_lost: usize,
+    /// Questions that a UDP flow asked per second. Fewer than wanted when this machine cannot do more.
+    pub pace: f64,
     /// Mappings before the event, and those of them that are not there any more at the end.
     pub mappings: usize,
     pub changed: usize,
@@ -93,23 +103,26 @@ pub fn run(lab: &mut TestLab, size: Size, event: &Event) -> Outcome {
         assert!(since.elapsed() < Duration::from_secs(60), "the flows do not open");
         sleep(Duration::from_millis(20));
     }
+    let count = |n: &AtomicUsize| n.load(Ordering::SeqCst);
+    let (since, sent) = (Instant::now(), count(&shared.sent));
     let before = mappings(lab);
-    sleep(size.time / 4);
+    sleep((size.time / 4).saturating_sub(since.elapsed()));
     let new_flow = happen(lab, event);
     let rest = size.time.saturating_sub(since.elapsed());
     sleep(rest);
+    let pace = (count(&shared.sent) - sent) as f64 / since.elapsed().as_secs_f64() / size.flows as f64;
     let after = mappings(lab);
     let rows = rows(lab, "sessions");
     let riding = rows.iter().filter(|row| row["dst4_port"] == PORT && row["path"] == "fast").count();
     shared.end.store(true, Ordering::SeqCst);
     client.join().unwrap();
     server.join().unwrap();
-    let count = |n: &AtomicUsize| n.load(Ordering::SeqCst);
     Outcome {
         tcp_reset: count(&shared.reset),
         tcp_incomplete: count(&shared.incomplete),
         udp_sent: count(&shared.sent),
         udp_lost: count(&shared.sent) - count(&shared.back),
+        pace,
         mappings: before.len(),
         changed: before.difference(&after).count(),
         new_flow,
@@ -230,7 +243,7 @@ fn ask(lab: &TestLab, size: Size, shared: &Arc<Shared>) -> JoinHandle<()> {
             let mut tasks = Vec::new();
             for i in 0..size.flows {
                 // Spread over the time between two questions.
-                let late = (Duration::from_secs(1) / size.rate).mul_f64(i as f64 / size.flows as f64);
+                let late = size.period().mul_f64(i as f64 / size.flows as f64);
                 tasks.push(tokio::spawn(udp_flow(to, size, late, shared.clone())));
                 tasks.push(tokio::spawn(tcp_flow(to, size, late, shared.clone())));
             }
@@ -244,7 +257,7 @@ fn ask(lab: &TestLab, size: Size, shared: &Arc<Shared>) -> JoinHandle<()> {
 
 /// The moments of the questions; all flows count from the same second, each with a delay of its own.
 fn ticks(size: Size, late: Duration, begin: tokio::time::Instant) -> tokio::time::Interval {
-    let period = Duration::from_secs(1) / size.rate;
+    let period = size.period();
     let passed = begin.elapsed().as_nanos() / period.as_nanos() + 1;
     let mut ticks = interval_at(begin + period * passed as u32 + late, period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);

@@ -315,11 +315,11 @@ impl Record {
     }
 
     pub(super) fn is_live(&self) -> bool {
-        self.fixed().state == LIVE
+        self.state() == LIVE
     }
 
     pub(super) fn is_free(&self) -> bool {
-        self.fixed().state == FREE
+        self.state() == FREE
     }
 
     /// The rule holds from now on.
@@ -364,6 +364,11 @@ impl Record {
 
     fn fixed(&self) -> Fixed {
         Fixed::from_words(self.fixed.each_ref().map(|word| word.load(Relaxed)))
+    }
+
+    fn state(&self) -> u8 {
+        let [.., state] = self.fixed[STATE_WORD].load(Relaxed).to_ne_bytes();
+        state
     }
 
     fn set_state(&self, state: u8) {

@@ -9,7 +9,7 @@ use std::path::Path;
 use aya::maps::{Map, MapData};
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact};
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType, tc};
-use aya::{Ebpf, EbpfError, EbpfLoader, include_bytes_aligned};
+use aya::{EbpfError, EbpfLoader, include_bytes_aligned};
 use caps::{CapSet, Capability};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::net::if_::if_nameindex;
@@ -23,6 +23,8 @@ static OBJECT: &[u8] = include_bytes_aligned!("../bpf/fastpath.bpf.o");
 /// All maps, each pinned under its name.
 const MAPS: [&str; 9] =
     ["flows6", "flows4", "records", "config", "scopes", "counters", "buckets", "idents", "notices"];
+/// Beginning of the names under which programs are pinned.
+const PROGRAM: &str = "program-";
 /// Where our filters stand among those of an interface; both fixed, so that a successor replaces them.
 const PRIORITY: u16 = 0x5a6;
 const BPF_FS: FsType = FsType(0xcafe_4a11);
@@ -64,14 +66,44 @@ pub(super) fn probe() -> Result<(), Fault> {
     Ok(())
 }
 
-/// Loads the programs over the maps in `config.pin_dir`: those that are there, or new ones.
-pub(super) fn load(config: &Config) -> Result<Ebpf, Fault> {
+/// The programs of both sides.
+pub(super) struct Programs {
+    inside: SchedClassifier,
+    outside: SchedClassifier,
+}
+
+impl Programs {
+    const fn of(&mut self, side: Side) -> &mut SchedClassifier {
+        match side {
+            Side::Inside => &mut self.inside,
+            Side::Outside => &mut self.outside,
+        }
+    }
+}
+
+/// The programs over the maps in `config.pin_dir`: those that are there, or new ones. Another gateway's programs that
+/// come from the same object are as good as new: having them checked again would be a third of a start.
+pub(super) fn load(config: &Config) -> Result<Programs, Fault> {
     let pins = &config.pin_dir;
-    prepare(pins).map_err(|e| pins_fault(pins, &e))?;
+    let failed = |e: io::Error| pins_fault(pins, &e);
+    prepare(pins).map_err(failed)?;
     if MAPS.iter().any(|name| !pins.join(name).exists()) {
         // None is there, or a start broke off in the middle.
-        unpin(pins).map_err(|e| pins_fault(pins, &e))?;
+        unpin(pins, |_| true).map_err(failed)?;
     }
+    let names = [Side::Inside, Side::Outside].map(pinned_name);
+    if names.iter().any(|name| !pins.join(name).exists()) {
+        unpin(pins, |name| name.starts_with(PROGRAM)).map_err(failed)?;
+        make(config, &names)?;
+    }
+    let [inside, outside] = names.map(|name| SchedClassifier::from_pin(pins.join(name)));
+    let refused = |e| refused(&EbpfError::ProgramError(e));
+    Ok(Programs { inside: inside.map_err(refused)?, outside: outside.map_err(refused)? })
+}
+
+/// Has the kernel check the programs, and pins them under `names`.
+fn make(config: &Config, names: &[String; 2]) -> Result<(), Fault> {
+    let pins = &config.pin_dir;
     let mut loader = EbpfLoader::new();
     for name in ["flows6", "flows4", "records"] {
         loader.map_max_entries(name, config.max_flows.max(1));
@@ -80,33 +112,45 @@ pub(super) fn load(config: &Config) -> Result<Ebpf, Fault> {
         loader.map_pin_path(name, pins.join(name));
     }
     let mut programs = loader.load(OBJECT).map_err(|e| refused(&e))?;
-    for side in [Side::Inside, Side::Outside] {
-        classifier(&mut programs, side)?.load().map_err(|e| refused(&EbpfError::ProgramError(e)))?;
+    for (side, name) in [Side::Inside, Side::Outside].into_iter().zip(names) {
+        let missing = || Fault::Refused { reason: format!("no program {} in the object", side.program()) };
+        let program = programs.program_mut(side.program()).and_then(|p| p.try_into().ok());
+        let program: &mut SchedClassifier = program.ok_or_else(missing)?;
+        program.load().map_err(|e| refused(&EbpfError::ProgramError(e)))?;
+        program.pin(pins.join(name)).map_err(|e| pins_fault(pins, &io::Error::other(e)))?;
     }
-    Ok(programs)
+    Ok(())
 }
 
-/// Takes a map out of what was loaded.
-pub(super) fn take(programs: &mut Ebpf, name: &'static str) -> Result<MapData, Fault> {
+/// The name under which the program of a side is pinned: another object has another one.
+fn pinned_name(side: Side) -> String {
+    // FNV-1a; nobody chooses what goes in, and a version that differs in one byte has another number.
+    let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    let hash = OBJECT.iter().fold(0xcbf2_9ce4_8422_2325, mix);
+    format!("{PROGRAM}{}-{hash:016x}", side.program())
+}
+
+/// A map that is pinned in `pins`.
+pub(super) fn map(pins: &Path, name: &'static str) -> Result<MapData, Fault> {
+    let refused = |e| refused(&EbpfError::MapError(e));
     // The list of the library's kinds of maps is open.
     #[allow(clippy::wildcard_enum_match_arm)]
-    match programs.take_map(name) {
-        Some(Map::Array(map) | Map::HashMap(map) | Map::PerCpuArray(map)) => Ok(map),
-        _ => Err(Fault::Refused { reason: format!("no map {name} in the object") }),
+    match MapData::from_pin(pins.join(name)).and_then(Map::from_map_data).map_err(refused)? {
+        Map::Array(map) | Map::HashMap(map) | Map::PerCpuArray(map) => Ok(map),
+        _ => Err(Fault::Refused { reason: format!("map {name} is of another kind") }),
     }
 }
 
 /// A descriptor of the program of `side`.
-pub(super) fn program(programs: &mut Ebpf, side: Side) -> io::Result<OwnedFd> {
-    let program = classifier(programs, side).map_err(io::Error::other)?;
-    program.fd().map_err(io::Error::other)?.as_fd().try_clone_to_owned()
+pub(super) fn program(programs: &mut Programs, side: Side) -> io::Result<OwnedFd> {
+    programs.of(side).fd().map_err(io::Error::other)?.as_fd().try_clone_to_owned()
 }
 
 /// Puts the program of `side` on an interface, in place of one that a predecessor left there.
-pub(super) fn attach(programs: &mut Ebpf, side: Side, interface: &str) -> Result<(), Fault> {
+pub(super) fn attach(programs: &mut Programs, side: Side, interface: &str) -> Result<(), Fault> {
     let fault = |reason: String| Fault::Interface { name: interface.to_owned(), reason };
     check_link(interface).map_err(fault)?;
-    let program = classifier(programs, side)?;
+    let program = programs.of(side);
     // It is there already, or the next step says what is wrong.
     let _ = qdisc_add_clsact(interface);
     let (kind, handle) = (TcAttachType::Ingress, side.handle());
@@ -139,12 +183,17 @@ pub(super) fn detach(side: Side, is_wanted: impl Fn(&str) -> bool) -> io::Result
     Ok(())
 }
 
-/// Removes the pinned maps.
-pub(super) fn unpin(pins: &Path) -> io::Result<()> {
-    for name in MAPS {
-        match fs::remove_file(pins.join(name)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
+/// Removes what of ours is pinned in `pins` under a name for which `which` is true.
+pub(super) fn unpin(pins: &Path, which: impl Fn(&str) -> bool) -> io::Result<()> {
+    let found = match fs::read_dir(pins) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found?,
+    };
+    for entry in found {
+        let name = entry?.file_name();
+        let name = name.to_string_lossy();
+        if (MAPS.contains(&&*name) || name.starts_with(PROGRAM)) && which(&name) {
+            fs::remove_file(pins.join(&*name))?;
         }
     }
     Ok(())
@@ -181,11 +230,6 @@ fn prepare(pins: &Path) -> io::Result<()> {
         )?;
     }
     Ok(())
-}
-
-fn classifier(programs: &mut Ebpf, side: Side) -> Result<&mut SchedClassifier, Fault> {
-    let missing = || Fault::Refused { reason: format!("no program {} in the object", side.program()) };
-    programs.program_mut(side.program()).and_then(|p| p.try_into().ok()).ok_or_else(missing)
 }
 
 /// Only links whose packets begin with an Ethernet header.

@@ -41,15 +41,17 @@ impl Keys {
 
     /// Ends what a process left half done when it died, and says which slots are free.
     pub(super) fn tidy(&mut self, records: &[Record]) -> Vec<u32> {
-        let mut free = Vec::new();
+        let mut free = Vec::with_capacity(records.len());
         for (slot, record) in records.iter().enumerate().rev() {
             if record.is_live() {
                 continue;
             }
-            if !record.is_free() && !self.forget(record) {
-                continue;
+            if !record.is_free() {
+                if !self.forget(record) {
+                    continue;
+                }
+                record.release();
             }
-            record.release();
             free.push(slot as u32);
         }
         free

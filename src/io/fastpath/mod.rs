@@ -18,12 +18,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use aya::Ebpf;
 use aya::maps::{Map, MapData, PerCpuArray};
 
 pub use fault::Fault;
 use layout::{Board, COUNTERS, Counters, LISTENERS, Notices, Record as Slot};
 pub use layout::{POOLS, SCOPES};
+use load::Programs;
 pub(super) use maps::{Mapped, Shared};
 use mirror::Keys;
 pub use mirror::Worker;
@@ -102,7 +102,7 @@ pub struct Record {
 
 /// Programs in the kernel, and the maps that they share with us.
 pub struct FastPath {
-    programs: Mutex<Ebpf>,
+    programs: Mutex<Programs>,
     keys: Mutex<Keys>,
     records: Arc<Mapped<Slot>>,
     notices: Arc<Mapped<Notices>>,
@@ -139,7 +139,7 @@ pub fn flush(pin_dir: &Path) -> io::Result<()> {
 
 /// Removes what is pinned in `pin_dir`, and the directory. Programs go on where they are attached.
 pub fn remove_pins(pin_dir: &Path) -> io::Result<()> {
-    load::unpin(pin_dir)?;
+    load::unpin(pin_dir, |_| true)?;
     load::remove_dir(pin_dir)
 }
 
@@ -157,10 +157,10 @@ impl FastPath {
         }
         let path = config.pin_dir.display().to_string();
         let layout = |reason: String| Fault::Layout { path: path.clone(), reason };
-        let mut programs = load::load(config)?;
+        let programs = load::load(config)?;
         // Pinned maps may be another version's, so nothing is taken for granted.
-        let mut take = |name: &'static str, value: u32| {
-            let map = load::take(&mut programs, name)?;
+        let take = |name: &'static str, value: u32| {
+            let map = load::map(&config.pin_dir, name)?;
             let info = map.info().map_err(|e| layout(format!("{name}: {e}")))?;
             if info.value_size() != value {
                 return Err(layout(format!("{name} has values of {} bytes", info.value_size())));

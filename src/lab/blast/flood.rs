@@ -21,6 +21,8 @@ use crate::wire::checksum::pseudo6;
 
 /// Packets go out together once in this time.
 const TICK: Duration = Duration::from_micros(500);
+/// Packets between two looks at the clock where there is no rate.
+const BURST: u64 = 64;
 /// Who falls behind by more than this does not make up for it: a burst is not the rate that was asked for.
 const LATEST: Duration = Duration::from_millis(5);
 /// Bytes behind the transport header of UDP and pings.
@@ -42,7 +44,7 @@ pub struct Load {
     /// Where UDP and SYNs go: any address and any port of it
     #[arg(long)]
     pub spray: Prefix6,
-    /// Packets a second
+    /// Packets a second; 0: as many as this machine sends
     #[arg(long, default_value_t = 1000)]
     pub rate: u32,
     /// Seconds
@@ -92,9 +94,12 @@ pub fn run(target: Ipv6Addr, load: &Load) -> io::Result<Report> {
     let (mut start, mut done) = (began, 0u64);
     let mut packet = Vec::with_capacity(128);
     while began.elapsed() < time {
-        let due = (start.elapsed().as_secs_f64() * f64::from(load.rate)) as u64;
+        let due = match load.rate {
+            0 => done + BURST,
+            rate => (start.elapsed().as_secs_f64() * f64::from(rate)) as u64,
+        };
         let most = (LATEST.as_secs_f64() * f64::from(load.rate)) as u64 + 1;
-        if due > done + most {
+        if load.rate != 0 && due > done + most {
             (start, done) = (Instant::now(), 0);
             continue;
         }
@@ -118,7 +123,9 @@ pub fn run(target: Ipv6Addr, load: &Load) -> io::Result<Report> {
             }
         }
         done = due;
-        thread::sleep(TICK);
+        if load.rate != 0 {
+            thread::sleep(TICK);
+        }
     }
     report.seconds = began.elapsed().as_secs_f64();
     report.per_second = report.sent as f64 / report.seconds;
