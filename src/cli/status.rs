@@ -137,13 +137,14 @@ fn mappings(siit: &SiitStatus, lang: Lang) -> Vec<Vec<String>> {
 type Column = (Word, fn(&WorkerStatus) -> u64);
 
 fn workers(workers: &[WorkerStatus], lang: Lang) -> Vec<Vec<String>> {
-    let columns: [Column; 13] = [
+    let columns: [Column; 14] = [
         (Word::Worker, |w| w.worker.into()),
         (Word::In, |w| w.packets_in),
         (Word::Taken, |w| w.taken),
         (Word::Translated, |w| w.translated),
         (Word::Absorbed, |w| w.absorbed),
         (Word::Held, |w| w.held),
+        (Word::Returned, |w| w.returned),
         (Word::Dropped, |w| w.dropped),
         (Word::Passed, |w| w.passed),
         (Word::OutTranslated, |w| w.out_translated),

@@ -12,7 +12,7 @@ pub fn own_addresses(plan: &Plan) -> Arc<[Ipv4Addr]> {
     if plan.reach_gateway() {
         return Arc::default();
     }
-    let of_host = HostFacts::read().addresses.into_iter();
+    let of_host = HostFacts::without_sockets().addresses.into_iter();
     let mut own: Vec<_> = of_host
         .filter(|host| host.interface != plan.tun_name)
         .filter_map(|host| match host.addr {

@@ -53,6 +53,33 @@ fn failed<E: std::fmt::Display>(what: impl Into<String>) -> impl FnOnce(E) -> Ne
     move |e| NetlinkError { what, cause: e.to_string() }
 }
 
+/// Whether packets that come from the TUN may have this machine's own addresses as their source. Then it has no filter
+/// for reverse paths either: that would not let them in, whatever it is set to.
+pub fn accept_local(tun: &str, on: bool) -> Result<(), NetlinkError> {
+    let path = |of: &str, key: &str| format!("/proc/sys/net/ipv4/conf/{of}/{key}");
+    let write = |key: &str, value: &str| {
+        let path = path(tun, key);
+        std::fs::write(&path, value).map_err(failed(format!("write {path}")))
+    };
+    if on {
+        write("rp_filter", "0")?;
+        return write("accept_local", "1");
+    }
+    // A TUN that was there before may have been one for that.
+    if std::fs::read_to_string(path(tun, "accept_local")).is_ok_and(|value| value.trim() == "1") {
+        write("accept_local", "0")?;
+        let usual = std::fs::read_to_string(path("default", "rp_filter"));
+        write("rp_filter", usual.unwrap_or_default().trim())?;
+    }
+    Ok(())
+}
+
+/// The filter for reverse paths that every interface has at least.
+pub fn reverse_path_of_all() -> u8 {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/conf/all/rp_filter").unwrap_or_default();
+    text.trim().parse().unwrap_or(0)
+}
+
 /// A connection to the kernel. Needs a tokio runtime.
 pub struct Netlink {
     handle: Handle,

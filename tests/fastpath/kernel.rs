@@ -69,6 +69,7 @@ pub fn config(pin_dir: PathBuf) -> Config {
         tun_index: 0,
         pool6: vec!["::/0".parse().unwrap()],
         pool4: vec!["0.0.0.0/0".parse().unwrap()],
+        shared: Vec::new(),
         mtu6: 1500,
         mtu4: 1500,
         lowest_ipv6_mtu: 1280,

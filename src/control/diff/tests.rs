@@ -325,6 +325,8 @@ fn a_reload_that_needs_a_restart_names_key_and_line() {
         addresses: Vec::new(),
         routes: Vec::new(),
         ephemeral: 32_768..=60_999,
+        reserved: Vec::new(),
+        sockets: Vec::new(),
     };
     let problems = reload(&plan(FULL), &path, &facts).unwrap_err();
     let view = problems.first().unwrap().view(crate::text::Lang::En);

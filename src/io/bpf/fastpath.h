@@ -8,7 +8,7 @@
 #ifndef SAMPAN_FASTPATH_H
 #define SAMPAN_FASTPATH_H
 
-#define LAYOUT 1
+#define LAYOUT 2
 #define SCOPES 1024
 #define POOLS 32
 #define BUCKETS 65536
@@ -88,9 +88,15 @@ struct pool6 {
 	__u32 mask[4];
 };
 
+/*
+ * Where `high` is not zero, the machine has the address, too: only ports from `low` to `high` are the pool's, in the
+ * machine's own byte order, and shared.h says what that takes.
+ */
 struct pool4 {
 	__u32 addr;
 	__u32 mask;
+	__u16 low;
+	__u16 high;
 };
 
 struct config {
@@ -156,6 +162,6 @@ _Static_assert(sizeof(struct key4) == 16, "key4");
 _Static_assert(sizeof(struct record) == 128, "record");
 _Static_assert(__builtin_offsetof(struct record, last6) == 64, "record");
 _Static_assert(__builtin_offsetof(struct record, from6) == 104, "record");
-_Static_assert(sizeof(struct config) == 104 + POOLS * 40, "config");
+_Static_assert(sizeof(struct config) == 104 + POOLS * 44, "config");
 
 #endif
