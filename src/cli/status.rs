@@ -153,6 +153,10 @@ fn workers(workers: &[WorkerStatus], lang: Lang) -> Vec<Vec<String>> {
         (Word::Sessions, |w| w.sessions),
         (Word::Bib, |w| w.bib),
     ];
+    // Only where an address is shared there is something to hand back.
+    let shares = workers.iter().any(|w| w.returned > 0);
+    let columns: Vec<_> =
+        columns.into_iter().filter(|(word, _)| shares || !matches!(word, Word::Returned)).collect();
     let header = columns.iter().map(|(word, _)| word.say(lang)).collect();
     let row = |w: &WorkerStatus| columns.iter().map(|(_, number)| number(w).to_string()).collect();
     std::iter::once(header).chain(workers.iter().map(row)).collect()

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
 use super::engine::{Engine, Sink, Step};
-use super::settings::{Pool4Range, Protocol};
+use super::settings::{Hops, Pool4Range, Protocol};
 use crate::addr::is_illegal_source4;
 use crate::verdict::{DropReason, Sent, Verdict};
 use crate::wire::checksum::{self, Sum};
@@ -64,10 +64,12 @@ impl Engine {
         if is_forged || self.pool.contains(view.src) || !is_machines(reason, view, packet, ports) {
             return None;
         }
-        // The kernel routes no packet that it keeps: what was taken off on the way here is given back.
         let header = packet.bytes_mut().first_chunk_mut::<20>()?;
         let was = u16::from_be_bytes([header[8], header[9]]);
-        header[8] = header[8].saturating_add(1);
+        if self.settings.hops == Hops::KernelForwards {
+            // The kernel routes no packet that it keeps: what was taken off on the way here is given back.
+            header[8] = header[8].saturating_add(1);
+        }
         let is = u16::from_be_bytes([header[8], header[9]]);
         let sum = u16::from_be_bytes([header[10], header[11]]);
         let sum = checksum::update(sum, Sum::ZERO.minus_word(was).word(is));

@@ -386,8 +386,9 @@ mod tests {
 
     #[test]
     fn an_address_that_is_shared_needs_ports_that_are_free() {
-        let shared =
-            |prefix: &str, ports: &str| pool(prefix, &format!("mode = \"shared\"\nports = \"{ports}\""));
+        let shared = |prefix: &str, ports: &str| {
+            pool(prefix, &format!("mode = \"shared\"\nports = \"{ports}\"\nblock-size = 64"))
+        };
         let at = |code: &str| [format!("5 nat64.pool4[0].ports: {code}")];
         // Outside of the ephemeral ports, or among those that are kept from them.
         for ports in ["1024-32767", "61000-65535", "48000-50000"] {
