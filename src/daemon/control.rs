@@ -120,15 +120,20 @@ const FAST_DROPS: &[(&str, &str, &str)] = &[
 
 /// Between two looks at what changes by itself.
 const LOOK: Duration = Duration::from_secs(5);
+/// Before the first one: what the system does to new devices is done by then.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
 
 /// Takes the routes of ranges away whose last flow has ended, and follows the machine's own addresses. Never ends by
 /// itself.
 pub async fn look_after(control: Arc<Control>) {
+    let mut pause = FIRST_LOOK;
     loop {
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(pause).await;
+        pause = LOOK;
         let control = control.clone();
         let looked = tokio::task::spawn_blocking(move || {
             control.follow_own_addresses();
+            control.keep_accepting_local();
             control.drop_drained()
         });
         if let Ok(Err(problem)) = looked.await {

@@ -54,24 +54,28 @@ fn failed<E: std::fmt::Display>(what: impl Into<String>) -> impl FnOnce(E) -> Ne
 }
 
 /// Whether packets that come from the TUN may have this machine's own addresses as their source. Then it has no filter
-/// for reverse paths either: that would not let them in, whatever it is set to.
-pub fn accept_local(tun: &str, on: bool) -> Result<(), NetlinkError> {
+/// for reverse paths either: that would not let them in, whatever it is set to. Says whether there was anything to do:
+/// the system's own settings may come over ours when the device appears.
+pub fn accept_local(tun: &str, on: bool) -> Result<bool, NetlinkError> {
     let path = |of: &str, key: &str| format!("/proc/sys/net/ipv4/conf/{of}/{key}");
-    let write = |key: &str, value: &str| {
+    let read = |of: &str, key: &str| std::fs::read_to_string(path(of, key)).unwrap_or_default();
+    let set = |key: &str, value: &str| {
+        if read(tun, key).trim() == value {
+            return Ok(false);
+        }
         let path = path(tun, key);
-        std::fs::write(&path, value).map_err(failed(format!("write {path}")))
+        std::fs::write(&path, value).map_err(failed(format!("write {path}"))).map(|()| true)
     };
     if on {
-        write("rp_filter", "0")?;
-        return write("accept_local", "1");
+        let filter = set("rp_filter", "0")?;
+        return Ok(set("accept_local", "1")? || filter);
     }
     // A TUN that was there before may have been one for that.
-    if std::fs::read_to_string(path(tun, "accept_local")).is_ok_and(|value| value.trim() == "1") {
-        write("accept_local", "0")?;
-        let usual = std::fs::read_to_string(path("default", "rp_filter"));
-        write("rp_filter", usual.unwrap_or_default().trim())?;
+    let was_on = set("accept_local", "0")?;
+    if was_on {
+        set("rp_filter", read("default", "rp_filter").trim())?;
     }
-    Ok(())
+    Ok(was_on)
 }
 
 /// The filter for reverse paths that every interface has at least.

@@ -219,6 +219,13 @@ fn the_box_keeps_what_is_its_own_without_a_gateway_and_nothing_is_left_in_the_en
         lab.on("gw", &["sysctl", "-n", &format!("net.ipv4.conf.{TUN}.{key}")]).trim().to_owned()
     };
     assert_eq!((&*setting(&lab, "accept_local"), &*setting(&lab, "rp_filter")), ("1", "0"));
+    // As systemd does with every new device, when it gets to it.
+    lab.on("gw", &["sysctl", "-qw", &format!("net.ipv4.conf.{TUN}.rp_filter=2")]);
+    let is_set_back = |_| {
+        thread::sleep(Duration::from_millis(500));
+        setting(&lab, "rp_filter") == "0"
+    };
+    assert!((0..40).any(is_set_back), "the filter for reverse paths stays");
     // An established flow goes on, and so does the box itself.
     let server = lab.udp("server", (SERVER, ECHO));
     let client = lab.udp("client1", "[::]:0".parse::<SocketAddr>().unwrap());
@@ -249,6 +256,39 @@ fn the_box_keeps_what_is_its_own_without_a_gateway_and_nothing_is_left_in_the_en
     assert!(!lab.dir().join("bpf").exists());
     ping(&lab, "server", OWN, &["-c", "2", "-s", LARGE]);
     lab.on("server", &words);
+}
+
+/// A box whose own connections are tracked and filtered, and that has the firewall that we ship for forwarded packets.
+#[test]
+fn the_firewall_that_we_ship_for_it_lets_both_work() {
+    let mut lab = one_address("mode = \"on\"");
+    reserve(&lab);
+    let shipped = include_str!("../../deploy/firewall/shared.nft");
+    assert!(shipped.contains(&format!("define own = {OWN}\n")));
+    let input = "table inet own { chain input { type filter hook input priority filter; policy drop; \
+                 ct state established,related accept; iifname \"lo\" accept; tcp dport { 22, 53 } accept; \
+                 udp dport 53 accept; meta l4proto { icmp, ipv6-icmp } accept; }; }\n";
+    let file = lab.dir().join("shared.nft");
+    let rules = shipped.replace("64:ff9b::/96", &lab.options().pref64.to_string());
+    std::fs::write(&file, rules + input).unwrap();
+    lab.on("gw", &["nft", "-f", &file.display().to_string()]);
+    lab.restart_gateway().unwrap();
+    let ssh = ssh(&mut lab);
+    let words: Vec<&str> = ssh.iter().map(String::as_str).chain(["hostname"]).collect();
+    for _ in 0..3 {
+        lab.download("client1", lab.embed(SERVER)).flows(1 << 20, "download");
+    }
+    lab.on("server", &words);
+    ping(&lab, "server", OWN, &["-c", "3", "-s", LARGE]);
+    ping(&lab, "gw", &SERVER.to_string(), &["-c", "3", "-s", LARGE, "-e", "50000"]);
+    ping(&lab, "client2", &lab.embed(SERVER).to_string(), &["-c", "3", "-s", LARGE]);
+    let out = lab.sampan(&["sessions", "--all", "--port", "80", "--json"]).unwrap().check().unwrap();
+    let sessions: Value = serde_json::from_str(&out).unwrap();
+    let rows = sessions["rows"].as_array().unwrap();
+    assert!(
+        rows.iter().all(|row| row["state"] != "ESTABLISHED") && rows.len() == 3,
+        "every end was seen: {out}"
+    );
 }
 
 /// Every reason has a remedy, and nothing is started.
