@@ -148,13 +148,14 @@ fn mappings(siit: &SiitStatus, lang: Lang) -> Vec<Vec<String>> {
 type Column = (Word, fn(&WorkerStatus) -> u64);
 
 fn workers(workers: &[WorkerStatus], lang: Lang) -> Vec<Vec<String>> {
-    let columns: [Column; 13] = [
+    let columns: [Column; 14] = [
         (Word::Worker, |w| w.worker.into()),
         (Word::In, |w| w.packets_in),
         (Word::Taken, |w| w.taken),
         (Word::Translated, |w| w.translated),
         (Word::Absorbed, |w| w.absorbed),
         (Word::Held, |w| w.held),
+        (Word::Returned, |w| w.returned),
         (Word::Dropped, |w| w.dropped),
         (Word::Passed, |w| w.passed),
         (Word::OutTranslated, |w| w.out_translated),
@@ -163,6 +164,10 @@ fn workers(workers: &[WorkerStatus], lang: Lang) -> Vec<Vec<String>> {
         (Word::Sessions, |w| w.sessions),
         (Word::Bib, |w| w.bib),
     ];
+    // Only where an address is shared there is something to hand back.
+    let shares = workers.iter().any(|w| w.returned > 0);
+    let columns: Vec<_> =
+        columns.into_iter().filter(|(word, _)| shares || !matches!(word, Word::Returned)).collect();
     let header = columns.iter().map(|(word, _)| word.say(lang)).collect();
     let row = |w: &WorkerStatus| columns.iter().map(|(_, number)| number(w).to_string()).collect();
     std::iter::once(header).chain(workers.iter().map(row)).collect()

@@ -151,6 +151,7 @@ texts! {
         Translated en "TRANSLATED" vi "CHUYỂN DỊCH";
         Absorbed en "ABSORBED" vi "GHÉP";
         Held en "HELD" vi "CHỜ";
+        Returned en "HANDED BACK" vi "TRẢ MÁY";
         Dropped en "DROPPED" vi "LOẠI";
         Passed en "PASSED ON" vi "CHUYỂN ĐI";
         Taken en "TAKEN OVER" vi "NHẬN VỀ";

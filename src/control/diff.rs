@@ -254,11 +254,12 @@ fn nat64_restarts(was: &Nat64Plan, is: &Nat64Plan) -> Vec<String> {
         let path = || format!("nat64.pool4[{i}].block-size");
         (was.block_size == is.block_size && !(same_size && sizes.contains(&size))).then(path)
     });
-    // The permutation is a function of both: it cannot change under the feet of those who have its blocks.
+    // The permutation is a function of both: it cannot change under the feet of those who have its blocks. And an address
+    // is shared from the beginning, or a route leads it here.
     let permuted = is.assignment == Assignment::Permuted && was.assignment == is.assignment;
     let fixed = differing(&[
         ("unit", permuted && was.units != is.units),
-        ("nat64.pool4", permuted && was.ranges() != is.ranges()),
+        ("nat64.pool4", (permuted && was.ranges() != is.ranges()) || was.shared() != is.shared()),
     ]);
     plain.into_iter().chain(moved).chain(resized).chain(fixed).collect()
 }

@@ -244,9 +244,9 @@ faults! {
             vi "chế độ \"onlink\" cần biết giao diện mà các địa chỉ trả lời"
                 => "thêm interface = \"eth0\" với tên giao diện phía IPv4";
         InterfaceUnused
-            en "an interface has no meaning in mode \"routed\""
+            en "an interface has only a meaning in mode \"onlink\""
                 => "remove it, or set mode = \"onlink\""
-            vi "giao diện không có ý nghĩa ở chế độ \"routed\""
+            vi "giao diện chỉ có ý nghĩa ở chế độ \"onlink\""
                 => "xoá đi, hoặc đặt mode = \"onlink\"";
         InterfaceName { value: String }
             en "\"{value}\" cannot be the name of an interface"
@@ -312,6 +312,26 @@ faults! {
                 => "use another port, or narrow the ports of that nat64.pool4"
             vi "cổng {port} nằm trong dải cấp cho máy khách ({low}-{high})"
                 => "dùng cổng khác, hoặc thu hẹp ports của nat64.pool4 đó";
+        StaticShared { value: String }
+            en "{value} is shared with this machine, and such an address has no static mappings"
+                => "give the mapping an address that is routed here or on-link"
+            vi "{value} dùng chung với máy này, và địa chỉ như vậy không có ánh xạ tĩnh"
+                => "dùng cho ánh xạ một địa chỉ được định tuyến tới đây hoặc on-link";
+        SharedPrefix { value: String }
+            en "{value} is more than one address, and a machine shares single ones"
+                => "write each address with /32"
+            vi "{value} gồm nhiều địa chỉ, mà máy chỉ dùng chung từng địa chỉ một"
+                => "ghi từng địa chỉ với /32";
+        SharedReach
+            en "clients do not reach this machine by an address that it shares with pool4"
+                => "remove nat64.reach-gateway; clients use the IPv6 address of this machine"
+            vi "máy khách không tới được máy này qua địa chỉ mà nó dùng chung với pool4"
+                => "xoá nat64.reach-gateway; máy khách dùng địa chỉ IPv6 của máy này";
+        SharedNeedsFastPath
+            en "pool4 shares an address with this machine, and only the fast path can tell whose its packets are"
+                => "set fastpath.mode = \"auto\", or give pool4 an address of its own"
+            vi "pool4 dùng chung địa chỉ với máy này, và chỉ đường nhanh mới phân biệt được gói tin của ai"
+                => "đặt fastpath.mode = \"auto\", hoặc dùng cho pool4 địa chỉ riêng";
         SharedSubscriber { value: String, subscriber: u8 }
             en "{value} is smaller than one subscriber (/{subscriber}); hosts of different units may share port blocks"
                 => "raise nat64.subscriber to the length of the smallest unit prefix"
@@ -462,11 +482,31 @@ faults! {
                 => "khởi động lại bằng `systemctl restart sampan`, hoặc bỏ thay đổi của khoá này";
 
         // This machine.
-        PoolIsHost { address: String, interface: String, ephemeral: String }
-            en "{address} is an address of this machine (on {interface}); sharing it is not supported, its own connections use ports {ephemeral}"
-                => "give pool4 an address that no machine has, routed here or on-link, or take {address} off {interface}"
-            vi "{address} là địa chỉ của chính máy này (trên {interface}); chưa hỗ trợ dùng chung, kết nối của máy dùng các cổng {ephemeral}"
-                => "dùng cho pool4 địa chỉ chưa máy nào mang, được định tuyến tới đây hoặc on-link, hoặc gỡ {address} khỏi {interface}";
+        PoolIsHost { address: String, interface: String }
+            en "{address} is an address of this machine (on {interface})"
+                => "share it: prefix = \"{address}/32\", mode = \"shared\", and ports that this machine does not use; or give pool4 an address that no machine has"
+            vi "{address} là địa chỉ của chính máy này (trên {interface})"
+                => "dùng chung: prefix = \"{address}/32\", mode = \"shared\" và ports mà máy này không dùng; hoặc dùng cho pool4 địa chỉ chưa máy nào mang";
+        SharedNotHere { address: String }
+            en "{address} is not an address of this machine now"
+                => "mode = \"shared\" is for an address of its own: add it to an interface first, or use mode = \"routed\" or \"onlink\""
+            vi "{address} hiện không phải địa chỉ của máy này"
+                => "mode = \"shared\" chỉ dành cho địa chỉ của chính máy: hãy gán nó cho giao diện trước, hoặc dùng mode = \"routed\" hay \"onlink\"";
+        SharedEphemeral { low: u16, high: u16, ephemeral: String, free: String }
+            en "this machine takes the ports of its own connections from {ephemeral}, so {low}-{high} may be taken"
+                => "keep them free: sysctl -w net.ipv4.ip_local_reserved_ports={free} (and in /etc/sysctl.d), or choose other ports"
+            vi "máy này lấy cổng cho kết nối của chính nó trong {ephemeral}, nên {low}-{high} có thể bị dùng"
+                => "chừa chúng ra: sysctl -w net.ipv4.ip_local_reserved_ports={free} (và ghi vào /etc/sysctl.d), hoặc chọn cổng khác";
+        SharedPortInUse { ports: String }
+            en "programs of this machine listen on ports of this range: {ports}"
+                => "leave these out of `ports`, or have the programs listen elsewhere (ss -lntup)"
+            vi "chương trình trên máy này đang lắng nghe ở các cổng trong dải này: {ports}"
+                => "bỏ các cổng đó khỏi `ports`, hoặc cho chương trình lắng nghe nơi khác (ss -lntup)";
+        SharedPortConnected { ports: String }
+            en "connections of this machine use ports of this range: {ports}; they will not get their answers"
+                => "end them, or leave these out of `ports` (ss -ntup)"
+            vi "kết nối của máy này đang dùng các cổng trong dải này: {ports}; chúng sẽ không nhận được trả lời"
+                => "kết thúc chúng, hoặc bỏ các cổng đó khỏi `ports` (ss -ntup)";
         Pool6IsHost { address: String, interface: String }
             en "{address} on {interface} lies in this prefix: the machine would keep its packets for itself"
                 => "use a prefix of its own for pool6, or take the address away"

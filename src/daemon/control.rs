@@ -120,15 +120,20 @@ const FAST_DROPS: &[(&str, &str, &str)] = &[
 
 /// Between two looks at what changes by itself.
 const LOOK: Duration = Duration::from_secs(5);
+/// Before the first one: what the system does to new devices is done by then.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
 
 /// Takes the routes of ranges away whose last flow has ended, and follows the machine's own addresses. Never ends by
 /// itself.
 pub async fn look_after(control: Arc<Control>) {
+    let mut pause = FIRST_LOOK;
     loop {
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(pause).await;
+        pause = LOOK;
         let control = control.clone();
         let looked = tokio::task::spawn_blocking(move || {
             control.follow_own_addresses();
+            control.keep_accepting_local();
             control.drop_drained()
         });
         if let Ok(Err(problem)) = looked.await {
@@ -150,13 +155,14 @@ fn wanted_with(plan: &Plan, kept: &[Pool4Plan]) -> Wanted {
             return Wanted { pool6: siit.routed6(), pool4: siit.routed4(), proxy: Vec::new() };
         }
     };
-    let pool4 = || nat64.pool4.iter().chain(kept);
+    // What this machine has is led to it, not to the TUN.
+    let pool4 = || nat64.pool4.iter().chain(kept).filter(|pool| pool.mode != Pool4Mode::Shared);
     Wanted {
         pool6: nat64.pool6.iter().map(|p| p.prefix()).collect(),
         pool4: pool4().map(|p| p.range.prefix).collect(),
         proxy: pool4()
             .filter_map(|p| match &p.mode {
-                Pool4Mode::Routed => None,
+                Pool4Mode::Routed | Pool4Mode::Shared => None,
                 Pool4Mode::OnLink { interface } => Some((p.range.prefix, interface.clone())),
             })
             .collect(),
@@ -386,6 +392,7 @@ impl Control {
             translated: totals.translated,
             absorbed: totals.absorbed,
             held: totals.held,
+            returned: totals.returned,
             dropped: totals.dropped(),
             passed: totals.passed,
             taken: totals.taken,
@@ -570,6 +577,7 @@ fn pool4_status(range: &Pool4Plan, blocks: u64, blocks_leased: u64) -> Pool4Stat
         mode: match &range.mode {
             Pool4Mode::Routed => "routed".into(),
             Pool4Mode::OnLink { interface } => format!("onlink {interface}"),
+            Pool4Mode::Shared => "shared".into(),
         },
         blocks,
         blocks_leased,

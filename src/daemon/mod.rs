@@ -39,7 +39,7 @@ use self::worker::{Requests, Translator, Worker};
 use crate::control::admin::{self, Backend, BindFault};
 use crate::control::config::FastMode;
 use crate::control::plan::{Nat64Plan, Plan, SiitPlan, TranslatorPlan};
-use crate::io::netlink::{EthernetLinks, Netlink, NetlinkError, Wanted};
+use crate::io::netlink::{self, EthernetLinks, Netlink, NetlinkError, Wanted};
 use crate::io::steering::{self, Notes};
 use crate::io::tun::{self, TunQueue};
 use crate::io::{fastpath, heap};
@@ -95,6 +95,10 @@ fn open_fast_path(
     workers: u16,
 ) -> Result<Result<Fast, WhyNot>, StartError> {
     let opened = Fast::open(plan, links, tun, mtu, workers);
+    if let (Err(why), Some((address, _))) = (&opened, plan.shared().first()) {
+        let (address, reason, remedy) = (address.to_string(), why.what(Lang::En), why.remedy(Lang::En));
+        return Err(StartError::SharedAddress { address, reason, remedy });
+    }
     match &opened {
         Ok(fast) => {
             let (flows, inside, outside) = fast.size();
@@ -148,8 +152,12 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
         tun::open(&plan.tun_name, workers).map_err(|e| StartError::Tun { reason: e.to_string() })?;
     let netlink = connect()?;
     let tun_index = netlink.set_up(&plan.tun_name).await.map_err(network)?;
+    let shares = !plan.shared().is_empty();
+    netlink::accept_local(&plan.tun_name, shares).map_err(network)?;
     let (links6, links4) = netlink.link_mtus(tun_index).await.map_err(network)?;
-    let mtu = plan.mtu().resolve(links6.widest, links4.widest);
+    // Errors of this kernel about packets from its own address would not come back to us.
+    let mtu4 = if shares { links4.narrowest } else { links4.widest };
+    let mtu = plan.mtu().resolve(links6.widest, mtu4);
     // A segment shall fit every link, the narrowest one too.
     let narrow = plan.mtu().resolve(links6.narrowest, links4.narrowest);
     let icmp6_source = match plan.icmp6_source() {

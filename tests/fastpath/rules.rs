@@ -199,7 +199,7 @@ fn maps_of_another_layout_are_left_alone() {
     alone(|| {
         let bench = Bench::new(|_| {});
         let map = Map::Array(MapData::from_pin(bench.pins.join("config")).unwrap());
-        let mut board: Array<_, [u64; 173]> = map.try_into().unwrap();
+        let mut board: Array<_, [u64; 189]> = map.try_into().unwrap();
         let mut words = board.get(&0, 0).unwrap();
         words[0] = words[0] >> 32 << 32 | 999;
         board.set(0, words, 0).unwrap();

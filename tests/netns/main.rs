@@ -32,6 +32,7 @@ mod flood;
 mod lifecycle;
 mod policy;
 mod route;
+mod shared;
 mod siit;
 mod start;
 mod support;

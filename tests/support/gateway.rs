@@ -435,7 +435,7 @@ impl Gateway {
         assert_eq!(t.passed, t.taken, "nothing lies in a ring at rest");
         assert!(t.closes(), "{} in, {} translated, {} dropped", t.received, t.translated, t.dropped());
         assert_eq!(
-            t.out_translated + t.out_pieces + t.out_originated,
+            t.out_translated + t.out_pieces + t.out_originated + t.returned,
             self.came_out,
             "every packet out is counted"
         );

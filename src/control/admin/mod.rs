@@ -205,7 +205,8 @@ impl ByProtocol {
 }
 
 /// What became of the packets of one worker. Every packet that it received or took is counted once in `translated`,
-/// `absorbed`, `held`, `dropped` or `passed`; every packet that went out once in one of the `out_` counters.
+/// `absorbed`, `held`, `returned`, `dropped` or `passed`; every packet that went out once in `returned` or one of the `out_`
+/// counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerStatus {
     /// Its number.
@@ -218,6 +219,8 @@ pub struct WorkerStatus {
     pub absorbed: u64,
     /// Wait now for the rest of their datagram.
     pub held: u64,
+    /// Were the machine's, and handed back to it.
+    pub returned: u64,
     /// Refused for a named reason.
     pub dropped: u64,
     /// Given to the worker that owns them.

@@ -74,6 +74,8 @@ pub enum Mode {
     Routed,
     /// They lie in the subnet of an interface; this machine answers ARP for them.
     OnLink,
+    /// The machine has the address itself, and keeps all ports but those of the pool.
+    Shared,
 }
 
 /// When there is a fast path.
@@ -233,9 +235,9 @@ section! {
 section! {
     /// `[[nat64.pool4]]`
     Pool4 {
-        prefix: Prefix4 = "prefix", Required, Reload, "The addresses. No machine may have them, this one included.";
+        prefix: Prefix4 = "prefix", Required, Reload, "The addresses. No machine may have them, this one included, unless `mode` is `shared`.";
         ports: RangeInclusive<u16> = "ports", Default("\"1024-65535\""), Reload, "Ports and ICMP identifiers that are given out. RFC 8512: port-set-restrict.";
-        mode: Mode = "mode", Default("\"routed\""), Restart, "`routed`: a router sends the addresses here. `onlink`: they lie in the subnet of an interface and this machine answers ARP for them.";
+        mode: Mode = "mode", Default("\"routed\""), Restart, "`routed`: a router sends the addresses here. `onlink`: they lie in the subnet of an interface and this machine answers ARP for them. `shared`: one address that this machine has itself; the clients get `ports`, the machine keeps the others. That needs the fast path.";
         interface: String = "interface", Otherwise("none"), Restart, "The interface of mode `onlink`.";
         block_size: u64 = "block-size", Otherwise("`nat64.block-size`"), Restart, "Ports in one block of these addresses.";
         name: String = "name", Otherwise("the common pool"), Reload, "Pool that the addresses belong to. Only units that name it get blocks of it. Several ranges can have the same name.";

@@ -381,9 +381,10 @@ text_value!(StrayTcp, "`static`, `forward` or `drop`", "static", |text| match te
     "drop" => Ok(StrayTcp::Drop),
     _ => Err(None),
 });
-text_value!(Mode, "`routed` or `onlink`", "routed", |text| match text {
+text_value!(Mode, "`routed`, `onlink` or `shared`", "routed", |text| match text {
     "routed" => Ok(Mode::Routed),
     "onlink" => Ok(Mode::OnLink),
+    "shared" => Ok(Mode::Shared),
     _ => Err(None),
 });
 text_value!(FastMode, "`auto`, `on`, `off` or `require`", "auto", |text| match text {

@@ -327,6 +327,23 @@ fn one_translator_becomes_the_other_with_a_restart() {
 }
 
 #[test]
+fn what_is_shared_with_the_machine_changes_with_a_restart() {
+    let with = |pool: &str| plan(&format!("nat64.pool4 = [{{ prefix = \"198.51.100.0/28\" }}{pool}]"));
+    let shared = |ports: &str| {
+        with(&format!(", {{ prefix = \"192.0.2.1/32\", mode = \"shared\", ports = \"{ports}\" }}"))
+    };
+    let needed = [NeedsRestart { path: "nat64.pool4".into() }];
+    assert_eq!(diff(&with(""), &shared("40960-65535")).unwrap_err(), needed);
+    assert_eq!(diff(&shared("40960-65535"), &with("")).unwrap_err(), needed);
+    assert_eq!(diff(&shared("40960-65535"), &shared("49152-65535")).unwrap_err(), needed);
+    // Other ranges come and go beside it.
+    let beside = with(
+        ", { prefix = \"192.0.2.1/32\", mode = \"shared\", ports = \"40960-65535\" }, { prefix = \"203.0.113.0/28\" }",
+    );
+    assert_eq!(diff(&shared("40960-65535"), &beside).unwrap().len(), 1);
+}
+
+#[test]
 fn a_dns64_comes_and_goes_with_a_restart() {
     let without = FULL.split("[dns64]").next().unwrap();
     let blocked = diff(&plan(without), &plan(FULL)).unwrap_err();
@@ -345,6 +362,8 @@ fn a_reload_that_needs_a_restart_names_key_and_line() {
         addresses: Vec::new(),
         routes: Vec::new(),
         ephemeral: 32_768..=60_999,
+        reserved: Vec::new(),
+        sockets: Vec::new(),
     };
     let problems = reload(&plan(FULL), &path, &facts).unwrap_err();
     let view = problems.first().unwrap().view(crate::text::Lang::En);

@@ -11,7 +11,8 @@ mod ports;
 mod siit;
 mod static_bib;
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -133,6 +134,8 @@ pub enum Pool4Mode {
         /// Name of the interface.
         interface: String,
     },
+    /// This machine has the address itself; the range's ports are the pool's.
+    Shared,
 }
 
 /// A non-global destination that may be reached.
@@ -311,6 +314,11 @@ impl Plan {
         }
     }
 
+    /// The addresses that the pool shares with this machine, with its ports.
+    pub fn shared(&self) -> Vec<(Ipv4Addr, RangeInclusive<u16>)> {
+        self.nat64().map(Nat64Plan::shared).unwrap_or_default()
+    }
+
     /// The stateless translator, if it is that one.
     pub const fn siit(&self) -> Option<&SiitPlan> {
         match &self.translator {
@@ -358,6 +366,12 @@ impl Nat64Plan {
     /// Ports in the smallest block of the pool.
     pub fn smallest_block(&self) -> u16 {
         self.pool4.iter().map(|pool| self.block_size_of(pool)).min().unwrap_or(self.block_size)
+    }
+
+    /// The addresses that the pool shares with this machine, with its ports.
+    pub fn shared(&self) -> Vec<(Ipv4Addr, RangeInclusive<u16>)> {
+        let shared = self.pool4.iter().filter(|pool| pool.mode == Pool4Mode::Shared);
+        shared.map(|pool| (pool.range.prefix.addr(), pool.range.ports.clone())).collect()
     }
 
     /// The non-global destinations that may be reached.
@@ -414,7 +428,13 @@ fn translator(file: &config::File, tun_name: &str, problems: &mut Problems) -> (
     let shared = dns::Shared {
         units: nat64.units.clone(),
         pool6: nat64.pool6.clone(),
-        pool4: nat64.pool4.iter().map(|pool| pool.range.prefix).collect(),
+        // The address of this machine may be asked and may answer.
+        pool4: nat64
+            .pool4
+            .iter()
+            .filter(|pool| pool.mode != Pool4Mode::Shared)
+            .map(|pool| pool.range.prefix)
+            .collect(),
         allow: nat64.allowed(),
     };
     (TranslatorPlan::Nat64(Box::new(nat64)), shared)

@@ -190,6 +190,7 @@ fn pool4_ranges() {
         ["5 nat64.pool4[0].interface: interface-is-tun"]
     );
     assert_eq!(mode("mode = \"bridge\""), ["4 nat64.pool4[0].mode: bad-value"]);
+    assert_eq!(mode("mode = \"shared\""), ["3 nat64.pool4[0].prefix: shared-prefix"]);
     assert_eq!(
         pool4("prefix = \"198.51.100.0\"\nports = \"1024-2047\"\n[nat64]\nworkers = 3"),
         ["2 nat64.pool4: pool-too-small"]

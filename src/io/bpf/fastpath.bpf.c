@@ -115,7 +115,11 @@ struct run {
 	__u64 now;
 	/* Of the subscriber, for policing. */
 	__u64 bucket;
+	/* What the destination lies in, from IPv4. */
+	const struct pool4 *pool;
 };
+
+#include "shared.h"
 
 static __always_inline __u64 mix(__u64 hash, __u32 word)
 {
@@ -134,6 +138,8 @@ static __noinline int up(const struct run *run, enum counter reason, int is_cont
 	__u64 *full;
 	__u64 then, room;
 
+	if (is_shared(run) && !is_of_pool(run))
+		return PASS;
 	if (config->interval) {
 		full = bpf_map_lookup_elem(&buckets, &at);
 		if (!full)
@@ -151,7 +157,7 @@ static __noinline int up(const struct run *run, enum counter reason, int is_cont
 		}
 	}
 	run->counters->of[reason]++;
-	return PASS;
+	return is_shared(run) ? into_tun(run) : PASS;
 }
 
 /* How many segments a packet will be on a wire. `headers` is the length of what each segment repeats. */
@@ -652,7 +658,8 @@ int sampan_v4(struct __sk_buff *skb)
 	for (i = 0; i < POOLS; i++) {
 		if (i >= run.config->pools4)
 			return PASS;
-		if ((key.dst & run.config->pool4[i].mask) == run.config->pool4[i].addr)
+		run.pool = &run.config->pool4[i];
+		if ((key.dst & run.pool->mask) == run.pool->addr)
 			break;
 	}
 	if (i == POOLS)

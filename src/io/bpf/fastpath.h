@@ -105,9 +105,15 @@ struct pool6 {
 	__u32 mask[4];
 };
 
+/*
+ * Where `high` is not zero, the machine has the address, too: only ports from `low` to `high` are the pool's, in the
+ * machine's own byte order, and shared.h says what that takes.
+ */
 struct pool4 {
 	__u32 addr;
 	__u32 mask;
+	__u16 low;
+	__u16 high;
 };
 
 struct config {
@@ -174,6 +180,6 @@ _Static_assert(sizeof(struct record) == 128, "record");
 _Static_assert(__builtin_offsetof(struct record, last6) == 64, "record");
 _Static_assert(__builtin_offsetof(struct record, from6) == 104, "record");
 _Static_assert(sizeof(struct notices) == 128 + NOTICES * 4, "notices");
-_Static_assert(sizeof(struct config) == 104 + POOLS * 40, "config");
+_Static_assert(sizeof(struct config) == 104 + POOLS * 44, "config");
 
 #endif

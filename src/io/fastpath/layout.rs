@@ -115,6 +115,9 @@ struct Pool6 {
 struct Pool4 {
     addr: [u8; 4],
     mask: [u8; 4],
+    /// Ports that are ours where the machine has the address, too; otherwise zero.
+    low: u16,
+    high: u16,
 }
 
 /// What the programs are told.
@@ -185,7 +188,7 @@ const _: () = assert!(std::mem::offset_of!(Fixed, state) == STATE_WORD * 8 + 7);
 const _: () = assert!(std::mem::offset_of!(Fixed, worker) == OWNER_WORD * 8);
 const _: () = assert!(std::mem::offset_of!(Record, witness) == 104);
 const _: () = assert!(size_of::<Notices>() == 128 + 4 * NOTICES);
-const _: () = assert!(size_of::<Told>() == 104 + 40 * POOLS && size_of::<Board>() == size_of::<Told>());
+const _: () = assert!(size_of::<Told>() == 104 + 44 * POOLS && size_of::<Board>() == size_of::<Told>());
 const _: () = assert!(std::mem::offset_of!(Told, heartbeat) == HEARTBEAT_WORD * 8);
 
 // SAFETY: `repr(C)`, integers and arrays of them only, no padding, any bytes are a value.
@@ -418,8 +421,19 @@ impl Told {
             *slot = Pool6 { addr: prefix.addr().octets(), mask: mask(prefix.len()) };
         }
         let mut pool4 = [Pool4::default(); POOLS];
-        for (slot, prefix) in pool4.iter_mut().zip(&config.pool4) {
-            *slot = Pool4 { addr: prefix.addr().octets(), mask: mask(prefix.len()) };
+        let shared = config.shared.iter().map(|(addr, ports)| Pool4 {
+            addr: addr.octets(),
+            mask: mask(32),
+            low: *ports.start(),
+            high: *ports.end(),
+        });
+        let whole = config.pool4.iter().map(|prefix| Pool4 {
+            addr: prefix.addr().octets(),
+            mask: mask(prefix.len()),
+            ..Pool4::default()
+        });
+        for (slot, pool) in pool4.iter_mut().zip(shared.chain(whole)) {
+            *slot = pool;
         }
         let interval = 1_000_000_000_u64.checked_div(config.miss_rate.into()).unwrap_or(0);
         let burst = interval * u64::from(config.miss_burst.max(1));
@@ -445,7 +459,7 @@ impl Told {
             ident_base: config.ident_base.into(),
             ident_span: config.ident_span.into(),
             pools6: config.pool6.len().min(POOLS) as u32,
-            pools4: config.pool4.len().min(POOLS) as u32,
+            pools4: (config.pool4.len() + config.shared.len()).min(POOLS) as u32,
             pool6,
             pool4,
         }

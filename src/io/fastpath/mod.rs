@@ -12,6 +12,8 @@ mod maps;
 mod mirror;
 
 use std::io;
+use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -52,8 +54,11 @@ pub struct Config {
     pub tun_index: u32,
     /// Prefixes whose packets concern us, on the IPv6 side. At most [`POOLS`].
     pub pool6: Vec<Prefix6>,
-    /// The same on the IPv4 side.
+    /// The same on the IPv4 side, together with `shared`.
     pub pool4: Vec<Prefix4>,
+    /// Addresses that the machine has, too, with the ports and identifiers that are not its own. What no rule translates
+    /// is sent into the TUN from here, since no route leads there.
+    pub shared: Vec<(Ipv4Addr, RangeInclusive<u16>)>,
     /// MTU of the IPv6 side; the route's holds too.
     pub mtu6: u16,
     /// MTU of the IPv4 side; the route's holds too.
@@ -78,6 +83,14 @@ pub struct Config {
     pub ident_span: u16,
     /// Where maps are pinned: a directory of our own, on a bpf file system (one is mounted there if it is not).
     pub pin_dir: PathBuf,
+}
+
+impl Config {
+    const fn check_pools(&self) -> Result<(), Fault> {
+        let (six, four) = (self.pool6.len(), self.pool4.len() + self.shared.len());
+        let found = if six > four { six } else { four };
+        if found > POOLS { Err(Fault::TooManyPools { found, most: POOLS }) } else { Ok(()) }
+    }
 }
 
 /// Which program an interface gets.
@@ -151,10 +164,7 @@ pub fn is_bpf_fs(dir: &Path) -> bool {
 impl FastPath {
     /// Loads the programs without putting them anywhere; tells them nothing yet.
     pub fn load(config: &Config) -> Result<Self, Fault> {
-        let most = config.pool6.len().max(config.pool4.len());
-        if most > POOLS {
-            return Err(Fault::TooManyPools { found: most, most: POOLS });
-        }
+        config.check_pools()?;
         let path = config.pin_dir.display().to_string();
         let layout = |reason: String| Fault::Layout { path: path.clone(), reason };
         let programs = load::load(config)?;
@@ -204,10 +214,7 @@ impl FastPath {
 
     /// Tells the programs what `config` says beside the interfaces.
     pub fn update(&self, config: &Config) -> Result<(), Fault> {
-        let most = config.pool6.len().max(config.pool4.len());
-        if most > POOLS {
-            return Err(Fault::TooManyPools { found: most, most: POOLS });
-        }
+        config.check_pools()?;
         let mut seed = self.board[0].seed();
         if seed == 0 {
             let mut bytes = [0; 8];
