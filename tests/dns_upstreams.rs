@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use hickory_proto::op::{Message, ResponseCode};
-use hickory_proto::rr::rdata::NS;
+use hickory_proto::rr::rdata::{NS, NULL};
 use hickory_proto::rr::{RData, RecordType};
 use sampan::io::dns_net::Limits;
 use support::*;
@@ -537,6 +537,21 @@ async fn r36_hostile_answers_do_no_harm() {
                 message.answers = (0..4000).map(|i| a(&owner, 60, &format!("192.0.2.{}", i % 250))).collect();
                 let mut bytes = message.to_vec().unwrap();
                 bytes.resize(65_535, 0);
+                Reaction::Raw(bytes)
+            })
+        }),
+        // KeyTrap: as many signatures and keys as a message holds. Nobody here tries one against the other.
+        ("signatures and keys", {
+            truncating(|query| {
+                let mut message = reply_to(query, ResponseCode::NoError);
+                let owner = query.queries[0].name.to_ascii();
+                let of = |code| RData::Unknown { code, rdata: NULL::with(vec![1; 64]) };
+                let kinds = [RecordType::RRSIG, RecordType::DNSKEY];
+                message.answers = (0..800).map(|n| record(&owner, 60, of(kinds[n % 2]))).collect();
+                message.answers.push(a(&owner, 60, "192.0.2.1"));
+                message.edns = None;
+                let bytes = message.to_vec().unwrap();
+                assert!(bytes.len() > 50_000);
                 Reaction::Raw(bytes)
             })
         }),
