@@ -2,6 +2,7 @@
 //! where that cannot be had.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -72,11 +73,21 @@ fn ssh(lab: &mut TestLab) -> Vec<String> {
     )
     .unwrap();
     lab.start("gw", "sshd", &["/usr/sbin/sshd", "-D", "-e", "-f", &config]);
+    listens(lab, "gw", 22);
     let options =
         ["-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"];
     let whom = format!("root@{OWN}");
     let words = [&["ssh", "-F", "none", "-i", &key], &options[..], &[&whom]].concat();
     words.into_iter().map(str::to_owned).collect()
+}
+
+/// Waits until a program listens.
+fn listens(lab: &TestLab, host: &str, port: u16) {
+    let is_there = |_| {
+        let shown = lab.on(host, &["ss", "-H", "-ltn", &format!("sport = :{port}")]);
+        shown.is_empty().then(|| thread::sleep(Duration::from_millis(100))).is_none()
+    };
+    assert!((0..100).any(is_there), "nobody listens on port {port} of {host}");
 }
 
 /// Sends datagrams of `len` bytes from one socket of a client and back, one at a time; how many came back unharmed.
@@ -94,6 +105,15 @@ fn echoes(lab: &TestLab, len: usize, count: usize) -> usize {
         .count()
 }
 
+/// Ends what waits for it.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 fn ping(lab: &TestLab, from: &str, to: &str, more: &[&str]) -> String {
     lab.on(from, &[&["ping", "-n", "-i", "0.1", "-W", "2"], more, &[to]].concat())
 }
@@ -104,10 +124,20 @@ fn ssh_to_the_box_a_large_ping_to_it_and_translation_work_together() {
     reserve(&lab);
     lab.restart_gateway().unwrap();
     let ssh = ssh(&mut lab);
-    lab.start("server", "echo", &["socat", "-b", "65536", &format!("UDP4-LISTEN:{ECHO},fork"), "EXEC:cat"]);
+    let (server, done) = (lab.udp("server", (SERVER, ECHO)), AtomicBool::new(false));
     let before = handed_back(&lab);
     thread::scope(|scope| {
         let lab = &lab;
+        scope.spawn(|| {
+            let mut packet = vec![0; 1 << 16];
+            while !done.load(Ordering::Relaxed) {
+                if let Ok((len, from)) = server.recv_from(&mut packet) {
+                    server.send_to(&packet[..len], from).unwrap();
+                }
+            }
+        });
+        // However this ends: the scope waits for the echo.
+        let _end = Done(&done);
         let session = scope.spawn(move || {
             let command = "for i in $(seq 30); do head -c 50000 /dev/zero; sleep 0.1; done";
             let words: Vec<&str> = ssh.iter().map(String::as_str).chain([command]).collect();
