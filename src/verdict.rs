@@ -8,6 +8,8 @@ pub enum Verdict {
     Translated,
     /// It waits, and will be settled later.
     Held,
+    /// It was not ours but the machine's, which has got it.
+    Returned,
     /// It was refused for the named reason.
     Dropped(DropReason),
 }
@@ -21,6 +23,8 @@ pub enum Sent {
     Piece,
     /// An ICMP error or notice of our own.
     Originated,
+    /// A packet that is the machine's.
+    Returned,
 }
 
 /// How the life of held packets has ended.

@@ -4,6 +4,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use sampan::lab::LabError;
+use sampan::lab::tool::Output;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -16,10 +17,18 @@ const IPERF: &str = "5201";
 const TOLERATED: f64 = 0.01;
 /// A void or failed measurement is made again, so many times.
 const TRIES: u32 = 3;
-/// The search for the loss-free rate ends when it is this exact, in packets a second.
-const STEP: f64 = 5_000.0;
-/// Where the search begins from above; one sender of iperf3 does not reach it on the machines seen so far.
-const CEILING: f64 = 400_000.0;
+/// The search for the loss-free rate ends when it is this exact.
+const EXACT: f64 = 0.03;
+/// Where the search begins from above, packets a second; the sender does not reach it on the machines seen so far.
+const CEILING: f64 = 1_000_000.0;
+/// Seconds of a trial of the search, and of the one that confirms what it found.
+const TRIAL: u32 = 1;
+const LAST_TRIAL: u32 = 10;
+/// The share of a rate that is tried next when it was not confirmed, and how often.
+const LOWER: f64 = 0.9;
+const LOWERED: u32 = 8;
+/// A sender that makes less than this of what it was asked for is at its own limit.
+const MADE: f64 = 0.97;
 
 /// A test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
@@ -41,8 +50,27 @@ pub enum Test {
     GsoUp,
     /// UDP super-packets, server to client
     GsoDown,
-    /// Highest one-way rate of small UDP packets with less than 1 % loss
+    /// Like echo, on 8 flows, by the program that also makes the 100,000
+    Few,
+    /// Closed loop of small UDP packets spread over 100,000 flows
+    Wide,
+    /// One small UDP packet at a time: how long its round trip takes
+    Latency,
+    /// Highest one-way rate of small UDP packets without loss; in every third round only
     Rate,
+}
+
+/// How long round trips took, in microseconds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Times {
+    /// The shortest.
+    pub min: f64,
+    /// The middle one.
+    pub p50: f64,
+    /// 1 % are slower.
+    pub p99: f64,
+    /// 0.1 % are slower.
+    pub p999: f64,
 }
 
 /// One measurement.
@@ -62,6 +90,10 @@ pub struct Sample {
     pub units: f64,
     /// Units that did not, or retransmitted segments of bulk TCP.
     pub lost: u64,
+    /// Of round trips, where they are timed.
+    pub times: Option<Times>,
+    /// Whether the sender could not make the rate that was asked for.
+    pub sender_limited: bool,
     /// CPU time of each role, in seconds.
     pub cpu: Cpu,
     /// Share of the machine's CPU time that the host took meanwhile.
@@ -71,25 +103,31 @@ pub struct Sample {
 }
 
 /// What a program said it did.
+#[derive(Default)]
 struct Done {
     units: f64,
     seconds: f64,
     lost: u64,
+    times: Option<Times>,
+    sender_limited: bool,
 }
 
 impl Test {
     /// The base point.
-    pub const BASE: [Self; 4] = [Self::Up, Self::Down, Self::Echo, Self::Connect];
+    pub const BASE: [Self; 6] = [Self::Up, Self::Down, Self::Echo, Self::Connect, Self::Few, Self::Wide];
     /// Everything.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::Up,
         Self::Down,
         Self::Echo,
         Self::Connect,
+        Self::Few,
+        Self::Wide,
         Self::Up4,
         Self::Down4,
         Self::GsoUp,
         Self::GsoDown,
+        Self::Latency,
         Self::Rate,
     ];
 
@@ -100,11 +138,32 @@ impl Test {
             Self::Down => "down",
             Self::Echo => "echo",
             Self::Connect => "connect",
+            Self::Few => "few",
+            Self::Wide => "wide",
             Self::Up4 => "up4",
             Self::Down4 => "down4",
             Self::GsoUp => "gso-up",
             Self::GsoDown => "gso-down",
+            Self::Latency => "latency",
             Self::Rate => "rate",
+        }
+    }
+
+    /// The name for people.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Up => "bulk TCP up",
+            Self::Down => "bulk TCP down",
+            Self::Echo => "small packets",
+            Self::Connect => "new connections",
+            Self::Few => "small packets, 8 flows of the many",
+            Self::Wide => "small packets over 100,000 flows",
+            Self::Up4 => "bulk TCP up, 4 streams",
+            Self::Down4 => "bulk TCP down, 4 streams",
+            Self::GsoUp => "UDP super-packets up",
+            Self::GsoDown => "UDP super-packets down",
+            Self::Latency => "one small packet at a time",
+            Self::Rate => "loss-free rate",
         }
     }
 
@@ -112,9 +171,32 @@ impl Test {
     pub fn unit(self) -> &'static str {
         match self {
             Self::Up | Self::Down | Self::Up4 | Self::Down4 | Self::GsoUp | Self::GsoDown => "MB",
-            Self::Echo | Self::Rate => "packet",
+            Self::Echo | Self::Few | Self::Wide | Self::Latency | Self::Rate => "packet",
             Self::Connect => "connection",
         }
+    }
+
+    /// Whether it is made on that case, in that round.
+    pub fn fits(self, case: Case, round: u32) -> bool {
+        match self {
+            Self::Few => matches!(case, Case::Forward | Case::Fast | Case::Sampan),
+            Self::Wide => case.takes_many(),
+            Self::Rate => round.is_multiple_of(3),
+            Self::Up
+            | Self::Down
+            | Self::Echo
+            | Self::Connect
+            | Self::Up4
+            | Self::Down4
+            | Self::GsoUp
+            | Self::GsoDown
+            | Self::Latency => true,
+        }
+    }
+
+    /// Whether it is made for its CPU time.
+    pub fn is_cost(self) -> bool {
+        !matches!(self, Self::Latency | Self::Rate)
     }
 
     /// A rate for people.
@@ -127,32 +209,26 @@ impl Test {
     }
 }
 
-/// Measures one test on one case.
+/// Measures one test on one case. Nothing comes of it where a search finds nothing.
 pub fn measure(
     test: Test,
     stand: &Stand,
     round: u32,
     seconds: u32,
     softirq: &Softirq,
-) -> Result<Sample, LabError> {
+) -> Result<Option<Sample>, LabError> {
     if test == Test::Connect {
         stand.renew_client(round)?;
     }
     let mut repeated = 0;
     loop {
-        let result = match test {
-            Test::Rate => search(stand, round, softirq),
-            Test::Up
-            | Test::Down
-            | Test::Echo
-            | Test::Connect
-            | Test::Up4
-            | Test::Down4
-            | Test::GsoUp
-            | Test::GsoDown => once(test, stand, round, softirq, |stand| drive(test, stand, seconds)),
+        let result = if test == Test::Rate {
+            search(stand, round, softirq)
+        } else {
+            once(test, stand, round, softirq, |stand| drive(test, stand, seconds)).map(Some)
         };
         match result {
-            Ok(sample) => return Ok(Sample { repeated, ..sample }),
+            Ok(sample) => return Ok(sample.map(|sample| Sample { repeated, ..sample })),
             Err(LabError::Interrupted) => return Err(LabError::Interrupted),
             Err(error) if repeated + 1 == TRIES => return Err(error),
             Err(error) => {
@@ -189,6 +265,8 @@ fn once(
         rate: done.units / done.seconds.max(1e-9),
         units: done.units,
         lost: done.lost,
+        times: done.times,
+        sender_limited: done.sender_limited,
         cpu,
         steal,
         repeated: 0,
@@ -202,21 +280,38 @@ fn drive(test: Test, stand: &Stand, seconds: u32) -> Result<Done, LabError> {
         Test::Down => bulk(stand, &["-t", &time, "-R"]),
         Test::Up4 => bulk(stand, &["-t", &time, "-P", "4"]),
         Test::Down4 => bulk(stand, &["-t", &time, "-P", "4", "-R"]),
-        Test::Echo => {
-            let said = json(stand.blast("echo", &["--seconds", &time])?.check()?)?;
-            let (back, lost) = (number(&said, "/round_trips")?, number(&said, "/lost")?);
-            // Each came over the path twice.
-            tolerate(Done { units: back * 2.0, seconds: number(&said, "/seconds")?, lost: lost as u64 })
-        }
+        Test::Echo => round_trips(stand.blast("echo", &["--seconds", &time])?),
+        Test::Few => round_trips(stand.spread(1, seconds)?),
+        Test::Wide => round_trips(stand.spread(u32::MAX, seconds)?),
+        Test::Latency => round_trips(stand.one_at_a_time(seconds)?),
         Test::Connect => {
             let said = json(stand.blast("connect", &["--seconds", &time])?.check()?)?;
             let (made, failed) = (number(&said, "/connections")?, number(&said, "/failed")?);
-            tolerate(Done { units: made, seconds: number(&said, "/seconds")?, lost: failed as u64 })
+            let seconds = number(&said, "/seconds")?;
+            tolerate(Done { units: made, seconds, lost: failed as u64, ..Done::default() })
         }
         Test::GsoUp => super_packets(stand, seconds, &[]),
         Test::GsoDown => super_packets(stand, seconds, &["--reverse"]),
-        Test::Rate => offer(stand, CEILING),
+        Test::Rate => offer(stand, CEILING, seconds),
     }
+}
+
+fn round_trips(output: Output) -> Result<Done, LabError> {
+    let said = json(output.check()?)?;
+    let (back, lost) = (number(&said, "/round_trips")?, number(&said, "/lost")?);
+    let time = |at: &str| number(&said, at).ok();
+    tolerate(Done {
+        // Each came over the path twice.
+        units: back * 2.0,
+        seconds: number(&said, "/seconds")?,
+        lost: lost as u64,
+        times: time("/min_us")
+            .zip(time("/p50_us"))
+            .zip(time("/p99_us"))
+            .zip(time("/p999_us"))
+            .map(|(((min, p50), p99), p999)| Times { min, p50, p99, p999 }),
+        sender_limited: false,
+    })
 }
 
 fn bulk(stand: &Stand, how: &[&str]) -> Result<Done, LabError> {
@@ -225,6 +320,7 @@ fn bulk(stand: &Stand, how: &[&str]) -> Result<Done, LabError> {
         units: number(&said, "/end/sum_received/bytes")? / 1e6,
         seconds: number(&said, "/end/sum_received/seconds")?,
         lost: number(&said, "/end/sum_sent/retransmits").unwrap_or(0.0) as u64,
+        ..Done::default()
     })
 }
 
@@ -245,6 +341,7 @@ fn super_packets(stand: &Stand, seconds: u32, direction: &[&str]) -> Result<Done
         units: received * 1200.0 / 1e6,
         seconds: took.as_secs_f64(),
         lost: (sent - received).max(0.0) as u64,
+        ..Done::default()
     };
     if done.lost as f64 > sent * TOLERATED {
         return Err(LabError::Step(format!("{} of {sent} segments were lost", done.lost)));
@@ -252,36 +349,46 @@ fn super_packets(stand: &Stand, seconds: u32, direction: &[&str]) -> Result<Done
     Ok(done)
 }
 
-/// The highest rate that arrives, by halving: RFC 2544 §26.1, with 1 % loss allowed instead of none.
-fn search(stand: &Stand, round: u32, softirq: &Softirq) -> Result<Sample, LabError> {
+/// The throughput of RFC 2544 §26.1: the fastest rate at which all that is sent arrives, by halving. As §24 has it,
+/// the search makes short trials, and a longer one decides; where that one loses something, the next lower rate is tried.
+fn search(stand: &Stand, round: u32, softirq: &Softirq) -> Result<Option<Sample>, LabError> {
+    let trial =
+        |rate: f64, seconds| once(Test::Rate, stand, round, softirq, |stand| offer(stand, rate, seconds));
     let (mut good, mut bad) = (0.0, CEILING);
-    let mut best = None;
-    while bad - good > STEP {
+    while bad - good > bad * EXACT {
         let offered = f64::midpoint(good, bad);
-        let sample = once(Test::Rate, stand, round, softirq, |stand| offer(stand, offered))?;
-        if sample.lost as f64 > (sample.units + sample.lost as f64) * TOLERATED {
+        let sample = trial(offered, TRIAL)?;
+        if sample.lost > 0 {
             bad = offered;
-        } else {
-            let sent = sample.rate;
-            best = Some(sample);
+        } else if sample.sender_limited {
             // What the sender cannot make cannot be asked of the gateway.
-            if sent < offered * 0.9 {
-                break;
-            }
+            good = sample.rate;
+            break;
+        } else {
             good = offered;
         }
     }
-    best.ok_or_else(|| LabError::Step("no rate came through without loss".into()))
+    for _ in 0..LOWERED {
+        let sample = trial(good, LAST_TRIAL)?;
+        if sample.lost == 0 {
+            return Ok(Some(sample));
+        }
+        good *= LOWER;
+    }
+    eprintln!("rate of {}: no rate came through without loss", stand.case.name());
+    Ok(None)
 }
 
-fn offer(stand: &Stand, packets_per_second: f64) -> Result<Done, LabError> {
-    let each = format!("{:.0}", packets_per_second / 8.0 * 18.0 * 8.0);
-    let said = iperf3(stand, &["-u", "-l", "18", "-P", "8", "-t", "1", "-b", &each])?;
-    let (packets, lost) = (number(&said, "/end/sum/packets")?, number(&said, "/end/sum/lost_packets")?);
+fn offer(stand: &Stand, packets_per_second: f64, seconds: u32) -> Result<Done, LabError> {
+    let (rate, seconds) = (format!("{packets_per_second:.0}"), seconds.to_string());
+    let said = json(stand.blast("offer", &["--rate", &rate, "--seconds", &seconds])?.check()?)?;
+    let (sent, received) = (number(&said, "/sent")?, number(&said, "/received")?);
     Ok(Done {
-        units: (packets - lost).max(0.0),
-        seconds: number(&said, "/end/sum/seconds")?,
-        lost: lost.max(0.0) as u64,
+        units: received,
+        seconds: number(&said, "/seconds")?,
+        lost: (sent - received).max(0.0) as u64,
+        times: None,
+        sender_limited: number(&said, "/per_second")? < packets_per_second * MADE,
     })
 }
 

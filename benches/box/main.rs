@@ -8,6 +8,7 @@ mod gates;
 mod load;
 mod report;
 mod stats;
+mod svg;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -38,7 +39,7 @@ struct Args {
     /// Which tests
     #[arg(long, value_enum, value_delimiter = ',')]
     tests: Vec<Test>,
-    /// All tests, and Sampan with one worker too
+    /// All tests; Sampan with one worker and with 1,000, 100,000 and a million flows, too
     #[arg(long)]
     full: bool,
     /// Seconds of one measurement
@@ -50,6 +51,9 @@ struct Args {
     /// Write everything there
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Draw the costs beside forwarding there
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
     /// What `cargo bench` adds
     #[arg(long, hide = true)]
     bench: bool,
@@ -77,7 +81,7 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<Report, LabError> {
     let began = Instant::now();
     interrupt::watch()?;
-    if let Some(file) = &args.json {
+    for file in args.json.iter().chain(&args.svg) {
         // Better now than after ten minutes.
         write(file, "")?;
     }
@@ -100,8 +104,9 @@ fn run(args: &Args) -> Result<Report, LabError> {
     let (busy, steal) = Machine::now()?.shares_since(&machine);
     let ours: f64 = samples.iter().map(|s| s.cpu.total()).sum();
     let all = measuring.elapsed().as_secs_f64() * setting.cpus.max(1) as f64;
-    let mut crossed = Vec::new();
+    let (mut crossed, mut flows) = (Vec::new(), Vec::new());
     for stand in &stands {
+        flows.extend(stand.flows()?.map(|number| (stand.case, number)));
         if let Some((packets, share)) = stand.crossed()? {
             crossed.push((stand.case, packets, share));
         }
@@ -115,13 +120,17 @@ fn run(args: &Args) -> Result<Report, LabError> {
         steal,
         others: (busy - ours / all).max(0.0),
         crossed,
-        gates: judge(&summary),
+        flows,
+        gates: judge(&samples),
         summary,
         samples,
     };
     if let Some(file) = &args.json {
         let text = serde_json::to_string_pretty(&report).map_err(|e| LabError::Step(e.to_string()))?;
         write(file, &text)?;
+    }
+    if let Some(file) = &args.svg {
+        write(file, &report.picture())?;
     }
     Ok(report)
 }
@@ -138,9 +147,9 @@ fn rounds(args: &Args, tests: &[Test], stands: &[Stand], softirq: &Softirq) -> R
             if round % 2 == 1 {
                 order.reverse();
             }
-            for stand in order {
+            for stand in order.into_iter().filter(|stand| test.fits(stand.case, round)) {
                 interrupt::check()?;
-                samples.push(measure(test, stand, round, args.seconds, softirq)?);
+                samples.extend(measure(test, stand, round, args.seconds, softirq)?);
             }
         }
     }
@@ -159,10 +168,7 @@ impl Args {
     fn cases(&self) -> Vec<Case> {
         let mut cases = self.cases.clone();
         if cases.is_empty() {
-            cases = vec![Case::Forward, Case::Nat44, Case::Tayga, Case::Fast, Case::Sampan];
-            if self.full {
-                cases.push(Case::Sampan1);
-            }
+            cases = if self.full { Case::ALL.to_vec() } else { Case::BASE.to_vec() };
         }
         if self.against.is_some() {
             cases.push(Case::Against);

@@ -6,9 +6,10 @@ use sampan::lab::tool::Tool;
 use serde::Serialize;
 
 use crate::case::Case;
-use crate::gates::{GATES, Gate, Outcome};
-use crate::load::{Sample, Test};
+use crate::gates::{GATES, Gate, Outcome, Point};
+use crate::load::{Sample, Test, Times};
 use crate::stats::{Spread, spread};
+use crate::svg::{self, Panel, Row};
 
 /// Where and when it was measured.
 #[derive(Clone, Debug, Serialize)]
@@ -46,19 +47,30 @@ pub struct Summary {
     to_nat44: Option<Spread>,
     /// Cost divided by that of tayga in the same round.
     to_tayga: Option<Spread>,
+    /// Round trips, where they are timed.
+    times: Option<TimesSummary>,
+    /// In how many rounds the sender was at its limit.
+    sender_limited: usize,
     /// Units lost, or retransmitted segments, in all rounds.
     lost: u64,
 }
 
+/// How long round trips took: the spread over the rounds of what each round measured, in microseconds.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct TimesSummary {
+    p50: Spread,
+    p99: Spread,
+    p999: Spread,
+    /// From the shortest to the one that 0.1 % are slower than.
+    variation: Spread,
+}
+
 /// A gate and how it came out.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct Judged {
-    of: &'static str,
-    test: &'static str,
-    to: &'static str,
-    limit: f64,
-    aim: Option<f64>,
-    ratio: Option<f64>,
+    #[serde(flatten)]
+    gate: Gate,
+    ratio: Option<Spread>,
     /// How it came out.
     pub outcome: Outcome,
 }
@@ -80,6 +92,8 @@ pub struct Report {
     pub others: f64,
     /// Sampan's packets, and the share of them that changed the worker: by case.
     pub crossed: Vec<(Case, u64, f64)>,
+    /// Flows that were there in the end: those that ride, or all UDP sessions where there is no fast path.
+    pub flows: Vec<(Case, u64)>,
     /// What the samples come to.
     pub summary: Vec<Summary>,
     /// The judgement.
@@ -135,6 +149,8 @@ pub fn summarise(samples: &[Sample], tests: &[Test], cases: &[Case]) -> Vec<Summ
                 to_forward: against(Case::Forward),
                 to_nat44: against(Case::Nat44),
                 to_tayga: against(Case::Tayga),
+                times: times(&own),
+                sender_limited: own.iter().filter(|s| s.sender_limited).count(),
                 lost: own.iter().map(|s| s.lost).sum(),
             });
         }
@@ -142,22 +158,30 @@ pub fn summarise(samples: &[Sample], tests: &[Test], cases: &[Case]) -> Vec<Summ
     all
 }
 
+fn times(samples: &[&Sample]) -> Option<TimesSummary> {
+    let of = |take: fn(&Times) -> f64| spread(samples.iter().filter_map(|s| s.times.as_ref().map(take)));
+    Some(TimesSummary {
+        p50: of(|t| t.p50)?,
+        p99: of(|t| t.p99)?,
+        p999: of(|t| t.p999)?,
+        variation: of(|t| t.p999 - t.min)?,
+    })
+}
+
 /// Looks at every gate.
-pub fn judge(summary: &[Summary]) -> Vec<Judged> {
+pub fn judge(samples: &[Sample]) -> Vec<Judged> {
+    let rounds = samples.iter().map(|s| s.round).max().map_or(0, |last| last + 1);
     GATES
         .iter()
         .map(|gate| {
-            let row = summary.iter().find(|s| s.case.name() == gate.of && s.test.name() == gate.test);
-            let ratio = row
-                .and_then(|row| match gate.to {
-                    "tayga" => row.to_tayga,
-                    "nat44" => row.to_nat44,
-                    _ => row.to_forward,
+            let ratio = spread((0..rounds).filter_map(|round| {
+                gate.ratio(|Point { case, test }| {
+                    let same =
+                        |s: &&Sample| s.round == round && s.case.name() == case && s.test.name() == test;
+                    samples.iter().find(same).map(|s| s.cost)
                 })
-                .map(|spread| spread.median);
-            let outcome = gate.judge(ratio);
-            let Gate { of, test, to, limit, aim } = *gate;
-            Judged { of, test, to, limit, aim, ratio, outcome }
+            }));
+            Judged { gate: *gate, ratio, outcome: gate.judge(ratio) }
         })
         .collect()
 }
@@ -212,10 +236,12 @@ impl Report {
                 row.to_forward.map_or_else(String::new, shown),
                 row.to_nat44.map_or_else(String::new, shown),
                 row.to_tayga.map_or_else(String::new, shown),
-                row.test.rate(row.rate.median),
+                // More would have come through than the sender could make.
+                if row.sender_limited > 0 { "≥ " } else { "" }.to_owned() + &row.test.rate(row.rate.median),
                 row.gateway_share * 100.0
             );
         }
+        text += &self.times_text();
         for (case, packets, share) in &self.crossed {
             let _ = writeln!(
                 text,
@@ -224,26 +250,87 @@ impl Report {
                 share * 100.0
             );
         }
+        for (case, flows) in &self.flows {
+            let _ = writeln!(text, "{}: {flows} flows at the end", case.label());
+        }
         text.push('\n');
-        for gate in &self.gates {
+        for judged in &self.gates {
+            let _ = writeln!(text, "{}", judged.text());
+        }
+        text
+    }
+
+    /// The report as a picture: all costs beside forwarding.
+    pub fn picture(&self) -> String {
+        let mut panels: Vec<Panel> = Vec::new();
+        for row in &self.summary {
+            let (Some(ratio), true) = (row.to_forward, row.test.is_cost()) else { continue };
+            let title = row.test.label();
+            if panels.last().is_none_or(|last| last.title != title) {
+                panels.push(Panel { title: title.into(), rows: Vec::new() });
+            }
+            let (label, group) = (row.case.label().to_owned(), row.case.group());
+            if let Some(panel) = panels.last_mut() {
+                panel.rows.push(Row { label, group, ratio });
+            }
+        }
+        let s = &self.setting;
+        svg::draw(
+            "CPU time of client, gateway and server beside plain IPv6 forwarding (1 = the same)",
+            &format!(
+                "Median of {} rounds, lines from quartile to quartile; {}, commit {}, Linux {}, {} CPUs",
+                self.rounds, s.date, s.commit, s.kernel, s.cpus
+            ),
+            &panels,
+        )
+    }
+
+    fn times_text(&self) -> String {
+        let mut text = String::new();
+        for row in &self.summary {
+            let Some(times) = row.times else { continue };
+            if text.is_empty() {
+                text = format!(
+                    "\nround trips, µs{:>31} {:>18} {:>18} {:>20}\n",
+                    "p50", "p99", "p99.9", "p99.9 - shortest"
+                );
+            }
             let _ = writeln!(
                 text,
-                "gate {:<6} {:<7} to {:<8} {:>7} of at most {:.3}{}: {}",
-                gate.of,
-                gate.test,
-                gate.to,
-                gate.ratio.map_or_else(|| "?".into(), |r| format!("{r:.3}")),
-                gate.limit,
-                gate.aim.map_or_else(String::new, |aim| format!(" (aim {aim})")),
-                match gate.outcome {
-                    Outcome::Reached => "holds",
-                    Outcome::Holds => "holds, aim missed",
-                    Outcome::Fails => "FAILS",
-                    Outcome::NotJudged => "not judged, a case or test is left out",
-                }
+                "  {:<8} {:<22} {:>18} {:>18} {:>18} {:>20}",
+                row.test.name(),
+                row.case.label(),
+                shown(times.p50),
+                shown(times.p99),
+                shown(times.p999),
+                shown(times.variation)
             );
         }
         text
+    }
+}
+
+impl Judged {
+    fn text(&self) -> String {
+        let Gate { of, to, over, limit, aim } = self.gate;
+        let point = |p: Point| match over {
+            Some(case) => format!("({} / {case}) {}", p.case, p.test),
+            None => format!("{} {}", p.case, p.test),
+        };
+        let ratio = self.ratio.map_or_else(
+            || "?".into(),
+            |r| format!("{:.3} [{:.3}-{:.3}] of {} rounds", r.median, r.q1, r.q3, r.n),
+        );
+        let limit = limit.map_or_else(String::new, |limit| format!(", at most {limit:.3}"));
+        let aim = aim.map_or_else(String::new, |aim| format!(" (aim {aim})"));
+        let verdict = match self.outcome {
+            Outcome::Reached => ": holds",
+            Outcome::Holds => ": holds, aim missed",
+            Outcome::Fails => ": FAILS",
+            Outcome::NotJudged => ": not judged, a case or test is left out or there were too few rounds",
+            Outcome::Told => ", no limit",
+        };
+        format!("gate {} to {}: {ratio}{limit}{aim}{verdict}", point(of), point(to))
     }
 }
 

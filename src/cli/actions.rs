@@ -14,6 +14,7 @@ use super::client::ClientError;
 use super::output::{Outcome, complain, error_text, print, print_json, problem_text};
 use super::words::{CliFault, Word};
 use crate::control::admin::ReloadView;
+use crate::control::certificates;
 use crate::control::config::Level;
 use crate::control::plan::host::{HostFacts, check_host};
 use crate::control::plan::{Checked, load};
@@ -169,6 +170,7 @@ fn examine(context: &Context, with_host: bool) -> (Option<Checked>, Vec<Problem>
     let mut problems = checked.warnings.clone();
     if with_host {
         problems.extend(check_host(&checked, &HostFacts::read()));
+        problems.extend(certificates::check(&checked));
         problems.sort_by_key(|problem| (problem.line, problem.severity));
     }
     let usable = !problems.iter().any(Problem::is_error);

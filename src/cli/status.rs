@@ -8,7 +8,7 @@ use super::Context;
 use super::output::{Outcome, Table, clean, duration, print, print_json};
 use super::words::Word;
 use crate::control::admin::{
-    ByProtocol, DnsStatus, FastStatus, HealthState, SiitStatus, Status, WorkerStatus,
+    ByProtocol, DnsName, DnsStatus, DnsUnit, FastStatus, HealthState, SiitStatus, Status, WorkerStatus,
 };
 use crate::text::{Lang, shown};
 
@@ -26,6 +26,14 @@ pub(super) fn status(context: &Context, _: &ArgMatches) -> Outcome {
         Table::new(&[false, false]).print(&facts(&status, lang))?;
         print("\n")?;
         Table::new(&[true; 11]).print(&workers(&status.workers, lang))?;
+        if let Some(dns) = &status.dns64 {
+            print("\n")?;
+            Table::new(&[false, true, true, true, true, true]).print(&units(&dns.units, lang))?;
+            if !dns.names.is_empty() {
+                print("\n")?;
+                Table::new(&[false, false, true]).print(&names(&dns.names, lang))?;
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -66,7 +74,10 @@ fn facts(status: &Status, lang: Lang) -> Vec<Vec<String>> {
         }
     }
     if let Some(dns) = &status.dns64 {
-        let listens = Word::Listens { listen: dns.listen.join(", "), upstream: dns.upstream.join(", ") };
+        let named = |scheme: &str, list: &[String]| list.iter().map(|at| format!("{scheme}{at}")).collect();
+        let listen: [Vec<_>; 3] =
+            [named("", &dns.listen), named("tls://", &dns.tls), named("https://", &dns.https)];
+        let listens = Word::Listens { listen: listen.concat().join(", "), upstream: dns.upstream.join(", ") };
         rows.push(vec!["DNS64".into(), listens.say(lang)]);
         rows.extend(counters(dns).into_iter().map(|line| vec![String::new(), line]));
     }
@@ -137,13 +148,14 @@ fn mappings(siit: &SiitStatus, lang: Lang) -> Vec<Vec<String>> {
 type Column = (Word, fn(&WorkerStatus) -> u64);
 
 fn workers(workers: &[WorkerStatus], lang: Lang) -> Vec<Vec<String>> {
-    let columns: [Column; 13] = [
+    let columns: [Column; 14] = [
         (Word::Worker, |w| w.worker.into()),
         (Word::In, |w| w.packets_in),
         (Word::Taken, |w| w.taken),
         (Word::Translated, |w| w.translated),
         (Word::Absorbed, |w| w.absorbed),
         (Word::Held, |w| w.held),
+        (Word::Returned, |w| w.returned),
         (Word::Dropped, |w| w.dropped),
         (Word::Passed, |w| w.passed),
         (Word::OutTranslated, |w| w.out_translated),
@@ -152,9 +164,32 @@ fn workers(workers: &[WorkerStatus], lang: Lang) -> Vec<Vec<String>> {
         (Word::Sessions, |w| w.sessions),
         (Word::Bib, |w| w.bib),
     ];
+    // Only where an address is shared there is something to hand back.
+    let shares = workers.iter().any(|w| w.returned > 0);
+    let columns: Vec<_> =
+        columns.into_iter().filter(|(word, _)| shares || !matches!(word, Word::Returned)).collect();
     let header = columns.iter().map(|(word, _)| word.say(lang)).collect();
     let row = |w: &WorkerStatus| columns.iter().map(|(_, number)| number(w).to_string()).collect();
     std::iter::once(header).chain(workers.iter().map(row)).collect()
+}
+
+/// How questions ended, by unit.
+fn units(units: &[DnsUnit], lang: Lang) -> Vec<Vec<String>> {
+    let header = [Word::Unit, Word::Native, Word::Synthesised, Word::Ipv4Only, Word::Failed, Word::Other];
+    let row = |unit: &DnsUnit| {
+        let name = unit.unit.as_ref().map_or_else(|| Word::NoUnit.say(lang), |name| shown(name, 40));
+        let numbers = [unit.native, unit.synthesised, unit.ipv4_only, unit.failed, unit.other];
+        std::iter::once(name).chain(numbers.map(|n| n.to_string())).collect()
+    };
+    let header = header.map(|word| word.say(lang)).to_vec();
+    std::iter::once(header).chain(units.iter().map(row)).collect()
+}
+
+/// The names that are asked most.
+fn names(names: &[DnsName], lang: Lang) -> Vec<Vec<String>> {
+    let header = [Word::Name, Word::Class, Word::Count].map(|word| word.say(lang)).to_vec();
+    let row = |name: &DnsName| vec![shown(&name.name, 80), clean(&name.class), name.count.to_string()];
+    std::iter::once(header).chain(names.iter().map(row)).collect()
 }
 
 /// The counters that say something, a few to a line; `--json` has all of them.

@@ -58,8 +58,8 @@ texts! {
             vi "Socket quản trị [mặc định: theo cấu hình]";
         HelpJson en "Output for machines" vi "Kết quả dạng JSON cho máy đọc";
         HelpNoHost
-            en "Leave out the comparison with this machine's interfaces, addresses and routes"
-            vi "Không so với giao diện, địa chỉ và tuyến của máy này";
+            en "Leave out the comparison with this machine's interfaces, addresses and routes, and the certificate files"
+            vi "Không so với giao diện, địa chỉ và tuyến của máy này, và không đọc các tệp chứng chỉ";
         HelpAddr en "Only rows with this IPv6 or IPv4 address" vi "Chỉ các dòng có địa chỉ IPv6 hoặc IPv4 này";
         HelpPort en "Only rows with this port or ICMP identifier" vi "Chỉ các dòng có cổng hoặc định danh ICMP này";
         HelpUnit en "Only rows of this unit" vi "Chỉ các dòng của đơn vị này";
@@ -151,6 +151,7 @@ texts! {
         Translated en "TRANSLATED" vi "CHUYỂN DỊCH";
         Absorbed en "ABSORBED" vi "GHÉP";
         Held en "HELD" vi "CHỜ";
+        Returned en "HANDED BACK" vi "TRẢ MÁY";
         Dropped en "DROPPED" vi "LOẠI";
         Passed en "PASSED ON" vi "CHUYỂN ĐI";
         Taken en "TAKEN OVER" vi "NHẬN VỀ";
@@ -158,6 +159,13 @@ texts! {
         OutPieces en "PIECES" vi "MẢNH";
         OutOriginated en "OWN ICMP" vi "ICMP TỰ GỬI";
         Bib en "BIB" vi "BIB";
+        Native en "NATIVE" vi "IPV6 THẬT";
+        Synthesised en "SYNTHESISED" vi "TỔNG HỢP";
+        Ipv4Only en "IPV4 ONLY" vi "CHỈ IPV4";
+        Failed en "FAILED" vi "LỖI";
+        Other en "OTHER" vi "KHÁC";
+        NoUnit en "(no unit)" vi "(không thuộc đơn vị nào)";
+        Class en "CLASS" vi "LOẠI";
     }
 }
 

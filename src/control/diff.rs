@@ -1,11 +1,13 @@
 //! The difference of two plans as typed changes that a running gateway accepts, or the keys that need a restart.
 
-use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use super::certificates::{self, Certificates};
 use super::plan::host::{HostFacts, check_host};
-use super::plan::{Checked, DnsPlan, MtuPlan, Nat64Plan, Plan, Pool4Plan, SiitPlan, TranslatorPlan, load};
-use super::problem::{Fault, Places, Problem, Severity};
+use super::plan::{
+    Checked, DnsPlan, MtuPlan, Nat64Plan, Plan, Pool4Plan, SiitPlan, TlsPlan, TranslatorPlan, load,
+};
+use super::problem::{Fault, Places, Problem, Problems, Severity};
 use crate::dns64;
 use crate::io::dns_net::Upstream;
 use crate::nat64::policy::Assignment;
@@ -34,6 +36,12 @@ pub struct DnsChange {
     pub units: Vec<String>,
     /// How questions are decided.
     pub settings: dns64::Settings,
+    /// TLS and HTTPS for clients.
+    pub tls: Option<TlsPlan>,
+    /// File with the authorities that vouch for resolvers.
+    pub upstream_ca: Option<PathBuf>,
+    /// How many names the statistics keep.
+    pub top_names: usize,
 }
 
 impl Change {
@@ -80,6 +88,8 @@ pub struct Reload {
     pub checked: Checked,
     /// The way from the old plan to the new one; empty when nothing changed.
     pub changes: Vec<Change>,
+    /// What the files of TLS hold now.
+    pub certificates: Certificates,
 }
 
 /// Reads the file again, checks it by itself and against this machine, and compares it with the plan that runs.
@@ -87,11 +97,15 @@ pub struct Reload {
 pub fn reload(running: &Plan, path: &Path, facts: &HostFacts) -> Result<Reload, Vec<Problem>> {
     let mut checked = load(path)?;
     checked.warnings.extend(check_host(&checked, facts));
+    let mut problems = Problems::with_places(checked.places.clone());
+    let plan = checked.plan.dns64.as_ref();
+    let certificates = plan.map(|plan| certificates::read(plan, &mut problems)).unwrap_or_default();
+    checked.warnings.extend(problems.into_sorted().0);
     if checked.warnings.iter().any(Problem::is_error) {
         return Err(checked.warnings);
     }
     match diff(running, &checked.plan) {
-        Ok(changes) => Ok(Reload { checked, changes }),
+        Ok(changes) => Ok(Reload { checked, changes, certificates }),
         Err(keys) => Err(keys.iter().map(|key| key.problem(&checked.places)).collect()),
     }
 }
@@ -134,8 +148,8 @@ fn nat64(was: &Nat64Plan, is: &Nat64Plan) -> Vec<Change> {
 
 impl DnsChange {
     fn to(plan: &DnsPlan) -> Self {
-        let DnsPlan { upstream, groups, units, settings, .. } = plan.clone();
-        Self { upstream, groups, units, settings }
+        let DnsPlan { upstream, groups, units, settings, tls, upstream_ca, top_names, .. } = plan.clone();
+        Self { upstream, groups, units, settings, tls, upstream_ca, top_names }
     }
 }
 
@@ -149,8 +163,6 @@ fn restarts(old: &Plan, new: &Plan) -> Vec<String> {
     };
     let others = differing(&[
         ("dns64", old.dns64.is_some() != new.dns64.is_some()),
-        ("dns64.cache", cache(old) != cache(new) && old.dns64.is_some() && new.dns64.is_some()),
-        ("dns64.listen", listen(old) != listen(new) && old.dns64.is_some() && new.dns64.is_some()),
         ("fastpath.mode", old.fastpath.mode != new.fastpath.mode),
         ("fastpath.inside", old.fastpath.inside != new.fastpath.inside),
         ("fastpath.outside", old.fastpath.outside != new.fastpath.outside),
@@ -167,7 +179,8 @@ fn restarts(old: &Plan, new: &Plan) -> Vec<String> {
         ("tun.name", old.tun_name != new.tun_name),
         ("log.level", old.log_level != new.log_level),
     ]);
-    translator.into_iter().chain(others).collect()
+    let dns64 = old.dns64.as_ref().zip(new.dns64.as_ref()).map(|(was, is)| dns64_restarts(was, is));
+    translator.into_iter().chain(dns64.into_iter().flatten()).chain(others).collect()
 }
 
 fn differing(keys: &[(&str, bool)]) -> Vec<String> {
@@ -241,11 +254,12 @@ fn nat64_restarts(was: &Nat64Plan, is: &Nat64Plan) -> Vec<String> {
         let path = || format!("nat64.pool4[{i}].block-size");
         (was.block_size == is.block_size && !(same_size && sizes.contains(&size))).then(path)
     });
-    // The permutation is a function of both: it cannot change under the feet of those who have its blocks.
+    // The permutation is a function of both: it cannot change under the feet of those who have its blocks. And an address
+    // is shared from the beginning, or a route leads it here.
     let permuted = is.assignment == Assignment::Permuted && was.assignment == is.assignment;
     let fixed = differing(&[
         ("unit", permuted && was.units != is.units),
-        ("nat64.pool4", permuted && was.ranges() != is.ranges()),
+        ("nat64.pool4", (permuted && was.ranges() != is.ranges()) || was.shared() != is.shared()),
     ]);
     plain.into_iter().chain(moved).chain(resized).chain(fixed).collect()
 }
@@ -254,12 +268,20 @@ fn sessions(plan: &Plan) -> Option<u32> {
     plan.nat64().map(|nat64| nat64.limits.sessions)
 }
 
-fn cache(plan: &Plan) -> usize {
-    plan.dns64.as_ref().map_or(0, |dns| dns.cache_bytes)
-}
-
-fn listen(plan: &Plan) -> &[SocketAddr] {
-    plan.dns64.as_ref().map_or(&[], |dns| &dns.listen)
+fn dns64_restarts(was: &DnsPlan, is: &DnsPlan) -> Vec<String> {
+    let both = was.tls.as_ref().zip(is.tls.as_ref());
+    let tls = |differ: fn(&TlsPlan, &TlsPlan) -> bool| both.is_some_and(|(was, is)| differ(was, is));
+    differing(&[
+        ("dns64.cache", was.cache_bytes != is.cache_bytes),
+        ("dns64.listen", was.listen != is.listen),
+        ("dns64.tls", was.tls.is_some() != is.tls.is_some()),
+        ("dns64.tls.listen", tls(|was, is| was.listen != is.listen)),
+        ("dns64.tls.https", tls(|was, is| was.https != is.https)),
+        ("dns64.connections.most", was.connections.most != is.connections.most),
+        ("dns64.connections.per-client", was.connections.per_client != is.connections.per_client),
+        ("dns64.connections.idle", was.connections.idle != is.connections.idle),
+        ("dns64.connections.handshake", was.connections.handshake != is.connections.handshake),
+    ])
 }
 
 #[cfg(test)]

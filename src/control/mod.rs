@@ -2,6 +2,7 @@
 //! [`admin`] answers the commands.
 
 pub mod admin;
+pub mod certificates;
 pub mod config;
 pub mod diff;
 pub mod plan;

@@ -1,6 +1,8 @@
 //! What can be wrong with a configuration, said so that it can be repaired: place, cause, remedy.
 
-use std::collections::BTreeMap;
+mod collect;
+
+pub use collect::{Places, Problems};
 
 use crate::faults;
 use crate::text::Lang;
@@ -69,86 +71,6 @@ impl Problem {
             message: self.fault.what(lang),
             remedy: self.fault.remedy(lang),
         }
-    }
-}
-
-/// Where each key stands in the file.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Places(BTreeMap<String, u32>);
-
-impl Places {
-    /// Notes that the key `path` stands on `line`.
-    pub fn note(&mut self, path: &str, line: u32) {
-        self.0.insert(path.to_owned(), line);
-    }
-
-    /// Line of the key `path`, or of the nearest table around it when the key itself was left out.
-    pub fn line(&self, path: &str) -> Option<u32> {
-        let mut path = path;
-        loop {
-            if let Some(line) = self.0.get(path) {
-                return Some(*line);
-            }
-            path = &path[..path.rfind(['.', '['])?];
-        }
-    }
-}
-
-/// Collects problems while a file is checked.
-#[derive(Debug, Default)]
-pub struct Problems {
-    /// Where keys stand.
-    pub places: Places,
-    found: Vec<Problem>,
-}
-
-impl Problems {
-    /// Starts with what an earlier stage knows.
-    pub fn with_places(places: Places) -> Self {
-        Self { places, found: Vec::new() }
-    }
-
-    /// Records an error at `path`.
-    pub fn error(&mut self, path: &str, fault: Fault) {
-        self.add(Severity::Error, path, fault);
-    }
-
-    /// Records a warning at `path`.
-    pub fn warning(&mut self, path: &str, fault: Fault) {
-        self.add(Severity::Warning, path, fault);
-    }
-
-    /// Records an error at a line that belongs to no key.
-    pub fn error_at_line(&mut self, line: Option<u32>, fault: Fault) {
-        self.found.push(Problem { severity: Severity::Error, path: String::new(), line, fault });
-    }
-
-    /// Whether an error has been recorded.
-    pub fn any_error(&self) -> bool {
-        self.found.iter().any(Problem::is_error)
-    }
-
-    /// Whether something below `path`, such as an entry of a list, has been found wrong.
-    pub fn complained_below(&self, path: &str) -> bool {
-        let below = |found: &str| found.strip_prefix(path).is_some_and(|rest| rest.starts_with(['.', '[']));
-        self.found.iter().any(|problem| below(&problem.path))
-    }
-
-    /// Whether `path` itself has been found wrong.
-    pub fn complained_at(&self, path: &str) -> bool {
-        self.found.iter().any(|problem| problem.path == path)
-    }
-
-    /// Everything recorded, in the order of the file.
-    pub fn into_sorted(mut self) -> (Vec<Problem>, Places) {
-        self.found.sort_by(|a, b| (a.line, a.severity, &a.path).cmp(&(b.line, b.severity, &b.path)));
-        self.found.dedup();
-        (self.found, self.places)
-    }
-
-    fn add(&mut self, severity: Severity, path: &str, fault: Fault) {
-        let line = self.places.line(path);
-        self.found.push(Problem { severity, path: path.to_owned(), line, fault });
     }
 }
 
@@ -322,9 +244,9 @@ faults! {
             vi "chế độ \"onlink\" cần biết giao diện mà các địa chỉ trả lời"
                 => "thêm interface = \"eth0\" với tên giao diện phía IPv4";
         InterfaceUnused
-            en "an interface has no meaning in mode \"routed\""
+            en "an interface has only a meaning in mode \"onlink\""
                 => "remove it, or set mode = \"onlink\""
-            vi "giao diện không có ý nghĩa ở chế độ \"routed\""
+            vi "giao diện chỉ có ý nghĩa ở chế độ \"onlink\""
                 => "xoá đi, hoặc đặt mode = \"onlink\"";
         InterfaceName { value: String }
             en "\"{value}\" cannot be the name of an interface"
@@ -390,6 +312,26 @@ faults! {
                 => "use another port, or narrow the ports of that nat64.pool4"
             vi "cổng {port} nằm trong dải cấp cho máy khách ({low}-{high})"
                 => "dùng cổng khác, hoặc thu hẹp ports của nat64.pool4 đó";
+        StaticShared { value: String }
+            en "{value} is shared with this machine, and such an address has no static mappings"
+                => "give the mapping an address that is routed here or on-link"
+            vi "{value} dùng chung với máy này, và địa chỉ như vậy không có ánh xạ tĩnh"
+                => "dùng cho ánh xạ một địa chỉ được định tuyến tới đây hoặc on-link";
+        SharedPrefix { value: String }
+            en "{value} is more than one address, and a machine shares single ones"
+                => "write each address with /32"
+            vi "{value} gồm nhiều địa chỉ, mà máy chỉ dùng chung từng địa chỉ một"
+                => "ghi từng địa chỉ với /32";
+        SharedReach
+            en "clients do not reach this machine by an address that it shares with pool4"
+                => "remove nat64.reach-gateway; clients use the IPv6 address of this machine"
+            vi "máy khách không tới được máy này qua địa chỉ mà nó dùng chung với pool4"
+                => "xoá nat64.reach-gateway; máy khách dùng địa chỉ IPv6 của máy này";
+        SharedNeedsFastPath
+            en "pool4 shares an address with this machine, and only the fast path can tell whose its packets are"
+                => "set fastpath.mode = \"auto\", or give pool4 an address of its own"
+            vi "pool4 dùng chung địa chỉ với máy này, và chỉ đường nhanh mới phân biệt được gói tin của ai"
+                => "đặt fastpath.mode = \"auto\", hoặc dùng cho pool4 địa chỉ riêng";
         SharedSubscriber { value: String, subscriber: u8 }
             en "{value} is smaller than one subscriber (/{subscriber}); hosts of different units may share port blocks"
                 => "raise nat64.subscriber to the length of the smallest unit prefix"
@@ -464,6 +406,31 @@ faults! {
                 => "name a resolver that is not this DNS64, or give it another port"
             vi "máy chủ upstream {value} chính là địa chỉ của ta {listen}: mọi câu hỏi sẽ quay lại"
                 => "ghi một máy chủ phân giải khác, hoặc dùng cổng khác";
+        TlsNowhere
+            en "no address to answer on over TLS or HTTPS"
+                => "add dns64.tls.listen or dns64.tls.https, or leave dns64.tls out"
+            vi "không có địa chỉ nào để trả lời qua TLS hoặc HTTPS"
+                => "thêm dns64.tls.listen hoặc dns64.tls.https, hoặc bỏ dns64.tls";
+        PemUnreadable { file: String, reason: String }
+            en "cannot read {file}: {reason}"
+                => "check the path, and let the user `sampan` read it: chgrp sampan {file} && chmod 640 {file}; the directories above it have to let that user pass"
+            vi "không đọc được {file}: {reason}"
+                => "kiểm tra đường dẫn và cho người dùng `sampan` quyền đọc: chgrp sampan {file} && chmod 640 {file}; các thư mục phía trên cũng phải cho người dùng đó đi qua";
+        CertificateUnusable { reason: String }
+            en "the certificate cannot be used: {reason}"
+                => "both files are PEM: the server's certificate first, its issuers behind it; the key without a passphrase, and the one that the certificate was made for"
+            vi "không dùng được chứng chỉ: {reason}"
+                => "cả hai tệp ở dạng PEM: chứng chỉ của máy chủ trước, các bên cấp phát theo sau; khóa không có mật khẩu và đúng là khóa của chứng chỉ đó";
+        AuthoritiesUnusable { file: String, reason: String }
+            en "no certificate authorities in {file}: {reason}"
+                => "name a PEM file with the authorities' certificates, as in /etc/ssl/certs/ca-certificates.crt"
+            vi "{file} không có chứng chỉ của cơ quan chứng thực: {reason}"
+                => "ghi một tệp PEM có chứng chỉ của các cơ quan chứng thực, như /etc/ssl/certs/ca-certificates.crt";
+        NoAuthorities { reason: String }
+            en "nobody vouches for the resolvers that are asked over TLS or HTTPS: {reason}"
+                => "install the package ca-certificates, or name the authorities with dns64.upstream-ca"
+            vi "không có cơ quan nào chứng thực cho các máy chủ phân giải được hỏi qua TLS hoặc HTTPS: {reason}"
+                => "cài gói ca-certificates, hoặc chỉ các cơ quan chứng thực bằng dns64.upstream-ca";
         NotOfTranslator { value: String }
             en "{value} is no prefix of the translator: what clients send there would be lost"
                 => "add it to nat64.pool6 (or siit.prefix), or use one that is there"
@@ -515,11 +482,31 @@ faults! {
                 => "khởi động lại bằng `systemctl restart sampan`, hoặc bỏ thay đổi của khoá này";
 
         // This machine.
-        PoolIsHost { address: String, interface: String, ephemeral: String }
-            en "{address} is an address of this machine (on {interface}); sharing it is not supported, its own connections use ports {ephemeral}"
-                => "give pool4 an address that no machine has, routed here or on-link, or take {address} off {interface}"
-            vi "{address} là địa chỉ của chính máy này (trên {interface}); chưa hỗ trợ dùng chung, kết nối của máy dùng các cổng {ephemeral}"
-                => "dùng cho pool4 địa chỉ chưa máy nào mang, được định tuyến tới đây hoặc on-link, hoặc gỡ {address} khỏi {interface}";
+        PoolIsHost { address: String, interface: String }
+            en "{address} is an address of this machine (on {interface})"
+                => "share it: prefix = \"{address}/32\", mode = \"shared\", and ports that this machine does not use; or give pool4 an address that no machine has"
+            vi "{address} là địa chỉ của chính máy này (trên {interface})"
+                => "dùng chung: prefix = \"{address}/32\", mode = \"shared\" và ports mà máy này không dùng; hoặc dùng cho pool4 địa chỉ chưa máy nào mang";
+        SharedNotHere { address: String }
+            en "{address} is not an address of this machine now"
+                => "mode = \"shared\" is for an address of its own: add it to an interface first, or use mode = \"routed\" or \"onlink\""
+            vi "{address} hiện không phải địa chỉ của máy này"
+                => "mode = \"shared\" chỉ dành cho địa chỉ của chính máy: hãy gán nó cho giao diện trước, hoặc dùng mode = \"routed\" hay \"onlink\"";
+        SharedEphemeral { low: u16, high: u16, ephemeral: String, free: String }
+            en "this machine takes the ports of its own connections from {ephemeral}, so {low}-{high} may be taken"
+                => "keep them free: sysctl -w net.ipv4.ip_local_reserved_ports={free} (and in /etc/sysctl.d), or choose other ports"
+            vi "máy này lấy cổng cho kết nối của chính nó trong {ephemeral}, nên {low}-{high} có thể bị dùng"
+                => "chừa chúng ra: sysctl -w net.ipv4.ip_local_reserved_ports={free} (và ghi vào /etc/sysctl.d), hoặc chọn cổng khác";
+        SharedPortInUse { ports: String }
+            en "programs of this machine listen on ports of this range: {ports}"
+                => "leave these out of `ports`, or have the programs listen elsewhere (ss -lntup)"
+            vi "chương trình trên máy này đang lắng nghe ở các cổng trong dải này: {ports}"
+                => "bỏ các cổng đó khỏi `ports`, hoặc cho chương trình lắng nghe nơi khác (ss -lntup)";
+        SharedPortConnected { ports: String }
+            en "connections of this machine use ports of this range: {ports}; they will not get their answers"
+                => "end them, or leave these out of `ports` (ss -ntup)"
+            vi "kết nối của máy này đang dùng các cổng trong dải này: {ports}; chúng sẽ không nhận được trả lời"
+                => "kết thúc chúng, hoặc bỏ các cổng đó khỏi `ports` (ss -ntup)";
         Pool6IsHost { address: String, interface: String }
             en "{address} on {interface} lies in this prefix: the machine would keep its packets for itself"
                 => "use a prefix of its own for pool6, or take the address away"
@@ -570,16 +557,5 @@ mod tests {
     #[test]
     fn both_languages_are_complete() {
         crate::text::check_catalogue(Fault::CATALOGUE);
-    }
-
-    #[test]
-    fn a_key_left_out_stands_where_its_table_stands() {
-        let mut places = Places::default();
-        places.note("nat64", 3);
-        places.note("nat64.pool4[1]", 9);
-        assert_eq!(places.line("nat64.pool4[1].ports"), Some(9));
-        assert_eq!(places.line("nat64.pool4[0].ports"), Some(3));
-        assert_eq!(places.line("nat64.block-size"), Some(3));
-        assert_eq!(places.line("dns64.listen"), None);
     }
 }

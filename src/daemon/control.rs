@@ -17,8 +17,8 @@ use super::ring::Exchange;
 use super::worker::{Request, Requests};
 use crate::addr::Prefix4;
 use crate::control::admin::{
-    Backend, ByProtocol, Counter, Cursor, DnsStatus, DropRow, FastStatus, Health, HealthState, Page,
-    Pool4Status, ReloadReport, SiitStatus, Status, WorkerStatus,
+    Backend, ByProtocol, Counter, Cursor, DropRow, FastStatus, Health, HealthState, Page, Pool4Status,
+    ReloadReport, SiitStatus, Status, WorkerStatus,
 };
 use crate::control::diff::{self, Change};
 use crate::control::plan::host::HostFacts;
@@ -120,15 +120,20 @@ const FAST_DROPS: &[(&str, &str, &str)] = &[
 
 /// Between two looks at what changes by itself.
 const LOOK: Duration = Duration::from_secs(5);
+/// Before the first one: what the system does to new devices is done by then.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
 
 /// Takes the routes of ranges away whose last flow has ended, and follows the machine's own addresses. Never ends by
 /// itself.
 pub async fn look_after(control: Arc<Control>) {
+    let mut pause = FIRST_LOOK;
     loop {
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(pause).await;
+        pause = LOOK;
         let control = control.clone();
         let looked = tokio::task::spawn_blocking(move || {
             control.follow_own_addresses();
+            control.keep_accepting_local();
             control.drop_drained()
         });
         if let Ok(Err(problem)) = looked.await {
@@ -150,13 +155,14 @@ fn wanted_with(plan: &Plan, kept: &[Pool4Plan]) -> Wanted {
             return Wanted { pool6: siit.routed6(), pool4: siit.routed4(), proxy: Vec::new() };
         }
     };
-    let pool4 = || nat64.pool4.iter().chain(kept);
+    // What this machine has is led to it, not to the TUN.
+    let pool4 = || nat64.pool4.iter().chain(kept).filter(|pool| pool.mode != Pool4Mode::Shared);
     Wanted {
         pool6: nat64.pool6.iter().map(|p| p.prefix()).collect(),
         pool4: pool4().map(|p| p.range.prefix).collect(),
         proxy: pool4()
             .filter_map(|p| match &p.mode {
-                Pool4Mode::Routed => None,
+                Pool4Mode::Routed | Pool4Mode::Shared => None,
                 Pool4Mode::OnLink { interface } => Some((p.range.prefix, interface.clone())),
             })
             .collect(),
@@ -386,6 +392,7 @@ impl Control {
             translated: totals.translated,
             absorbed: totals.absorbed,
             held: totals.held,
+            returned: totals.returned,
             dropped: totals.dropped(),
             passed: totals.passed,
             taken: totals.taken,
@@ -452,12 +459,7 @@ impl Backend for Control {
             }
         }
         if let (Some(dns), Some(plan)) = (&self.dns, &plan.dns64) {
-            let counter = |(name, value): (&str, u64)| Counter { name: name.into(), value };
-            status.dns64 = Some(DnsStatus {
-                listen: plan.listen.iter().map(ToString::to_string).collect(),
-                upstream: plan.upstream.iter().map(ToString::to_string).collect(),
-                counters: dns.snapshot().into_iter().map(counter).collect(),
-            });
+            status.dns64 = Some(dns::status(dns, plan));
         }
         status.fastpath = self.fast_status();
         for (worker, contact) in self.contacts.iter().enumerate() {
@@ -537,12 +539,12 @@ impl Backend for Control {
                 }
             }
         }
+        let renewed = self.dns.as_ref().map(|dns| dns::renew(dns, reload.certificates)).unwrap_or_default();
         running.plan = reload.checked.plan;
-        tracing::info!(changes = reload.changes.len(), "configuration reloaded");
-        Ok(ReloadReport {
-            changed: reload.changes.iter().map(|c| c.key().to_owned()).collect(),
-            warnings: reload.checked.warnings,
-        })
+        let changed: Vec<_> =
+            reload.changes.iter().map(Change::key).chain(renewed).map(str::to_owned).collect();
+        tracing::info!(changes = changed.len(), "configuration reloaded");
+        Ok(ReloadReport { changed, warnings: reload.checked.warnings })
     }
 
     fn stop(&self, flush: bool) {
@@ -575,6 +577,7 @@ fn pool4_status(range: &Pool4Plan, blocks: u64, blocks_leased: u64) -> Pool4Stat
         mode: match &range.mode {
             Pool4Mode::Routed => "routed".into(),
             Pool4Mode::OnLink { interface } => format!("onlink {interface}"),
+            Pool4Mode::Shared => "shared".into(),
         },
         blocks,
         blocks_leased,

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::verdict::{DropReason, Sent, Settled, Verdict};
 
-/// Counters of one worker. Both sums close (design rule 2): packets in = translated + absorbed + drops + held now +
-/// passed on and not yet taken by their owner; packets out = translated + pieces + originated.
+/// Counters of one worker. Both sums close (design rule 2): packets in = translated + absorbed + returned + drops +
+/// held now + passed on and not yet taken by their owner; packets out = translated + pieces + originated + returned.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct Counters {
@@ -13,6 +13,7 @@ pub struct Counters {
     translated: AtomicU64,
     absorbed: AtomicU64,
     held: AtomicU64,
+    returned: AtomicU64,
     drops: [AtomicU64; DropReason::COUNT],
     passed: AtomicU64,
     taken: AtomicU64,
@@ -32,6 +33,8 @@ pub struct Totals {
     pub absorbed: u64,
     /// Packets in that wait now.
     pub held: u64,
+    /// Packets in that were the machine's and went out to it.
+    pub returned: u64,
     /// Packets in that were refused, by reason.
     pub drops: [u64; DropReason::COUNT],
     /// Packets given to the ring of another worker.
@@ -53,6 +56,7 @@ impl Default for Totals {
             translated: 0,
             absorbed: 0,
             held: 0,
+            returned: 0,
             drops: [0; DropReason::COUNT],
             passed: 0,
             taken: 0,
@@ -70,6 +74,7 @@ impl Default for Counters {
             translated: AtomicU64::new(0),
             absorbed: AtomicU64::new(0),
             held: AtomicU64::new(0),
+            returned: AtomicU64::new(0),
             drops: [const { AtomicU64::new(0) }; DropReason::COUNT],
             passed: AtomicU64::new(0),
             taken: AtomicU64::new(0),
@@ -116,6 +121,7 @@ impl Counters {
         match verdict {
             Verdict::Translated => bump(&self.translated),
             Verdict::Held => bump(&self.held),
+            Verdict::Returned => bump(&self.returned),
             Verdict::Dropped(reason) => bump(&self.drops[reason as usize]),
         }
     }
@@ -137,6 +143,8 @@ impl Counters {
             Sent::Translated => &self.out_translated,
             Sent::Piece => &self.out_pieces,
             Sent::Originated => &self.out_originated,
+            // Counted by its verdict.
+            Sent::Returned => return,
         });
     }
 
@@ -148,6 +156,7 @@ impl Counters {
             translated: read(&self.translated),
             absorbed: read(&self.absorbed),
             held: read(&self.held),
+            returned: read(&self.returned),
             drops: std::array::from_fn(|i| read(&self.drops[i])),
             passed: read(&self.passed),
             taken: read(&self.taken),
@@ -165,6 +174,7 @@ impl Totals {
         self.translated += other.translated;
         self.absorbed += other.absorbed;
         self.held += other.held;
+        self.returned += other.returned;
         for (sum, more) in self.drops.iter_mut().zip(other.drops) {
             *sum += more;
         }
@@ -187,6 +197,7 @@ impl Totals {
 
     /// Whether every packet in is accounted for, when these are the totals of all workers at rest.
     pub fn closes(&self) -> bool {
-        self.received == self.translated + self.absorbed + self.dropped() + self.held + self.in_rings()
+        let done = self.translated + self.absorbed + self.returned + self.dropped();
+        self.received == done + self.held + self.in_rings()
     }
 }

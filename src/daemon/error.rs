@@ -40,6 +40,11 @@ faults! {
                 => "stop the sampan that runs there (`sampan stop`), or give this one its own admin.socket and tun.name"
             vi "không có socket quản trị tại {path}: {reason}"
                 => "dừng sampan đang chạy ở đó (`sampan stop`), hoặc đặt admin.socket và tun.name riêng cho bản này";
+        Certificate { reason: String }
+            en "no DNS over TLS: {reason}"
+                => "see `sampan check`"
+            vi "không có DNS qua TLS: {reason}"
+                => "xem `sampan check`";
         Dns { reason: String }
             en "no DNS64: {reason}"
                 => "change dns64.listen, or stop what listens there (ss -lnptu sport = :53)"
@@ -55,6 +60,11 @@ faults! {
                 => "{remedy}; or set fastpath.mode = \"auto\""
             vi "không có đường nhanh, mà fastpath.mode là \"require\": {reason}"
                 => "{remedy}; hoặc đặt fastpath.mode = \"auto\"";
+        SharedAddress { address: String, reason: String, remedy: String }
+            en "pool4 shares {address} with this machine, which takes the fast path, and there is none: {reason}"
+                => "{remedy}; or give pool4 an address that no machine has"
+            vi "pool4 dùng chung {address} với máy này nên cần đường nhanh, mà không có: {reason}"
+                => "{remedy}; hoặc dùng cho pool4 địa chỉ chưa máy nào mang";
         NotFlushed { path: String, reason: String }
             en "cannot remove the eBPF maps in {path}: {reason}"
                 => "run `sampan stop --flush` as root"

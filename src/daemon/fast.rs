@@ -7,15 +7,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::Duration;
 
+use super::control::wanted;
 use super::error::StartError;
 use super::now;
 use crate::addr::Prefix4;
 use crate::control::config::FastMode;
+use crate::control::plan::host::HostFacts;
 use crate::control::plan::{FastPlan, Nat64Plan, Plan, TranslatorPlan};
 use crate::faults;
 use crate::io::fastpath::{self, Config, FastPath, Fault};
 use crate::io::netfilter::{self, OnPath};
-use crate::io::netlink::EthernetLinks;
+use crate::io::netlink::{self, EthernetLinks};
 use crate::nat64::adopt::NotAdopted;
 use crate::nat64::engine::Engine;
 use crate::nat64::scope::{self, Scopes};
@@ -65,6 +67,16 @@ faults! {
                 => "name the interfaces towards IPv4 in fastpath.outside"
             vi "không có giao diện Ethernet nào có địa chỉ IPv4"
                 => "ghi các giao diện phía IPv4 vào fastpath.outside";
+        SharedOutside { address: String, interface: String }
+            en "pool4 shares {address}, and {interface}, which has it, is no interface of the fast path"
+                => "name {interface} in fastpath.outside; it must be an Ethernet interface"
+            vi "pool4 dùng chung {address}, mà {interface} mang địa chỉ đó không thuộc đường nhanh"
+                => "ghi {interface} vào fastpath.outside; nó phải là giao diện Ethernet";
+        ReversePath { value: u8 }
+            en "net.ipv4.conf.all.rp_filter is {value}: what comes from an address that pool4 shares would be dropped on the TUN"
+                => "sysctl -w net.ipv4.conf.all.rp_filter=0; each interface keeps its own filter, net.ipv4.conf.<name>.rp_filter"
+            vi "net.ipv4.conf.all.rp_filter bằng {value}: gói từ địa chỉ mà pool4 dùng chung sẽ bị loại ở TUN"
+                => "sysctl -w net.ipv4.conf.all.rp_filter=0; mỗi giao diện vẫn giữ bộ lọc riêng, net.ipv4.conf.<tên>.rp_filter";
     }
 }
 
@@ -171,6 +183,7 @@ impl Fast {
         }
         fastpath::probe()?;
         let config = config(plan, nat64, links, tun_index, mtu, workers)?;
+        shared_reaches_us(&config)?;
         let path = fastpath::open(&config)?;
         let scopes = Arc::new(Scopes::new(|number| path.generation(number)));
         Ok(Self { path, scopes, config: Mutex::new(config), workers })
@@ -320,6 +333,26 @@ fn bypasses_nothing() -> Result<(), Unwanted> {
     }
 }
 
+/// Packets to an address that is shared come by an interface that has a program, and those from it pass the TUN.
+fn shared_reaches_us(config: &Config) -> Result<(), Unwanted> {
+    if config.shared.is_empty() {
+        return Ok(());
+    }
+    let addresses = HostFacts::without_sockets().addresses;
+    for (addr, _) in &config.shared {
+        // What the loopback has is reached by any interface.
+        let at = addresses.iter().find(|host| host.addr == *addr && host.interface != "lo");
+        if let Some(host) = at.filter(|host| !config.outside.contains(&host.interface)) {
+            let (address, interface) = (addr.to_string(), host.interface.clone());
+            return Err(Unwanted::SharedOutside { address, interface });
+        }
+    }
+    match netlink::reverse_path_of_all() {
+        0 => Ok(()),
+        value => Err(Unwanted::ReversePath { value }),
+    }
+}
+
 fn config(
     plan: &Plan,
     nat64: &Nat64Plan,
@@ -336,7 +369,6 @@ fn config(
     if outside.is_empty() {
         return Err(Unwanted::NoOutside.into());
     }
-    let smallest = nat64.pool4.iter().map(|pool| nat64.block_size_of(pool)).min();
     // The engines leave the last part of the identifications to the programs.
     let span = 65_536 / (u32::from(workers) + 1);
     Ok(Config {
@@ -346,7 +378,8 @@ fn config(
         outside,
         tun_index,
         pool6: nat64.pool6.iter().map(|prefix| prefix.prefix()).collect(),
-        pool4: nat64.pool4.iter().map(|pool| pool.range.prefix).collect(),
+        pool4: wanted(plan).pool4,
+        shared: nat64.shared(),
         mtu6: mtu.v6,
         mtu4: mtu.v4,
         lowest_ipv6_mtu: mtu.lowest_ipv6,
@@ -355,7 +388,7 @@ fn config(
         miss_rate: miss_rate(&plan.fastpath, &nat64.filtering),
         miss_burst: plan.fastpath.miss_burst,
         subscriber_len: nat64.subscriber_len,
-        port_shift: smallest.unwrap_or(nat64.block_size).ilog2() as u8,
+        port_shift: nat64.smallest_block().ilog2() as u8,
         ident_base: (u32::from(workers) * span) as u16,
         ident_span: span as u16,
         pin_dir: pins(plan),

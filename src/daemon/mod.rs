@@ -3,6 +3,7 @@
 //! [`run`] goes through these steps in order: look at the machine, key, TUN, routes, sockets, privileges away, threads,
 //! ready. Nothing is started before everything is there, so that a gateway either works or says why not.
 
+mod certificate;
 mod control;
 pub mod counters;
 mod dns;
@@ -38,7 +39,8 @@ use self::worker::{Requests, Translator, Worker};
 use crate::control::admin::{self, Backend, BindFault};
 use crate::control::config::FastMode;
 use crate::control::plan::{Nat64Plan, Plan, SiitPlan, TranslatorPlan};
-use crate::io::netlink::{EthernetLinks, Netlink, NetlinkError, Wanted};
+use crate::io::netlink::{self, EthernetLinks, Netlink, NetlinkError, Wanted};
+use crate::io::steering::{self, Notes};
 use crate::io::tun::{self, TunQueue};
 use crate::io::{fastpath, heap};
 use crate::nat64::settings::{Hops, Key, Mtu};
@@ -93,6 +95,10 @@ fn open_fast_path(
     workers: u16,
 ) -> Result<Result<Fast, WhyNot>, StartError> {
     let opened = Fast::open(plan, links, tun, mtu, workers);
+    if let (Err(why), Some((address, _))) = (&opened, plan.shared().first()) {
+        let (address, reason, remedy) = (address.to_string(), why.what(Lang::En), why.remedy(Lang::En));
+        return Err(StartError::SharedAddress { address, reason, remedy });
+    }
     match &opened {
         Ok(fast) => {
             let (flows, inside, outside) = fast.size();
@@ -108,6 +114,18 @@ fn open_fast_path(
         }
     }
     Ok(opened)
+}
+
+/// Has packets come to their owners' queues, where it matters and the kernel lets us.
+fn steer(plan: &Plan, queues: &[TunQueue]) -> Option<Arc<Notes>> {
+    let (TranslatorPlan::Nat64(nat64), [first, _, ..]) = (&plan.translator, queues) else { return None };
+    match steering::attach(first, nat64.subscriber_len, nat64.smallest_block().ilog2() as u8) {
+        Ok(notes) => Some(notes),
+        Err(error) => {
+            tracing::info!("packets come to any worker, which passes them on: {error}");
+            None
+        }
+    }
 }
 
 async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
@@ -134,8 +152,12 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
         tun::open(&plan.tun_name, workers).map_err(|e| StartError::Tun { reason: e.to_string() })?;
     let netlink = connect()?;
     let tun_index = netlink.set_up(&plan.tun_name).await.map_err(network)?;
+    let shares = !plan.shared().is_empty();
+    netlink::accept_local(&plan.tun_name, shares).map_err(network)?;
     let (links6, links4) = netlink.link_mtus(tun_index).await.map_err(network)?;
-    let mtu = plan.mtu().resolve(links6.widest, links4.widest);
+    // Errors of this kernel about packets from its own address would not come back to us.
+    let mtu4 = if shares { links4.narrowest } else { links4.widest };
+    let mtu = plan.mtu().resolve(links6.widest, mtu4);
     // A segment shall fit every link, the narrowest one too.
     let narrow = plan.mtu().resolve(links6.narrowest, links4.narrowest);
     let icmp6_source = match plan.icmp6_source() {
@@ -149,6 +171,7 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
     netlink.apply(tun_index, &wanted(&plan), &Wanted::default()).await.map_err(network)?;
     let links = netlink.ethernet_links(tun_index).await.map_err(network)?;
     let fast = open_fast_path(&plan, links, tun_index, mtu, workers)?;
+    let notes = steer(&plan, &queues);
     let who = privileges::drop_all().map_err(|reason| StartError::Privileges { reason })?;
 
     let (stop, mut stopped) = watch::channel(Stop::No);
@@ -165,7 +188,7 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
             let Stateful { engines, pool, writer, streams, table_bytes } = made;
             tokio::spawn(notices::tell(streams));
             stateful = Some((writer, table_bytes));
-            (Crew::start(queues, engines, &failed, Mailbox::Nat64)?, Some(pool), Some(key))
+            (Crew::start(queues, engines, &failed, notes, Mailbox::Nat64)?, Some(pool), Some(key))
         }
         Kind::Siit(siit) => {
             let mut settings = siit.settings(mtu, Hops::KernelForwards);
@@ -179,7 +202,7 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
                 siit.set_own_addresses(own.clone());
                 translators.push(siit);
             }
-            (Crew::start(queues, translators, &failed, Mailbox::Siit)?, None, None)
+            (Crew::start(queues, translators, &failed, None, Mailbox::Siit)?, None, None)
         }
     };
     let dns = match dns {
@@ -206,6 +229,11 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
         netlink,
         stop: stop.clone(),
     });
+    if let Some(shared) = control.dns.clone() {
+        let control = control.clone();
+        let tls = move || control.running().plan.dns64.as_ref().and_then(|dns| dns.tls.clone());
+        tokio::spawn(certificate::watch(shared, tls));
+    }
     // The socket is the last to go: when it is gone, everything else is.
     let (end_admin, mut admin_ended) = watch::channel(false);
     let serving = tokio::spawn(admin::serve(admin, control.clone(), async move {
@@ -299,10 +327,12 @@ impl Crew {
         queues: Vec<TunQueue>,
         translators: Vec<T>,
         failed: &mpsc::Sender<StartError>,
+        notes: Option<Arc<Notes>>,
         mailbox: fn(Arc<Requests<T>>) -> Mailbox,
     ) -> Result<Self, StartError> {
         let workers = queues.len() as u16;
-        let exchange = Arc::new(Exchange::new(queues.iter().map(|q| Some(q.waker())).collect()));
+        let wakers = queues.iter().map(|q| Some(q.waker())).collect();
+        let exchange = Arc::new(Exchange::new(wakers).with_notes(notes));
         let running = Arc::new(AtomicBool::new(true));
         let mut crew = Self {
             contacts: Vec::new(),

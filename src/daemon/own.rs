@@ -6,13 +6,14 @@ use std::sync::Arc;
 use super::control::{Control, Mailbox};
 use crate::control::plan::Plan;
 use crate::control::plan::host::HostFacts;
+use crate::io::netlink;
 
 /// IPv4 addresses that this machine has and `plan` keeps from clients, in order.
 pub fn own_addresses(plan: &Plan) -> Arc<[Ipv4Addr]> {
     if plan.reach_gateway() {
         return Arc::default();
     }
-    let of_host = HostFacts::read().addresses.into_iter();
+    let of_host = HostFacts::without_sockets().addresses.into_iter();
     let mut own: Vec<_> = of_host
         .filter(|host| host.interface != plan.tun_name)
         .filter_map(|host| match host.addr {
@@ -45,5 +46,19 @@ impl Control {
             }
         }
         running.own = own;
+    }
+
+    /// Where an address is shared, sets back what others have set on the TUN, as systemd does with new devices.
+    pub(super) fn keep_accepting_local(&self) {
+        let running = self.running();
+        if running.plan.shared().is_empty() {
+            return;
+        }
+        let tun = &running.plan.tun_name;
+        match netlink::accept_local(tun, true) {
+            Ok(false) => {}
+            Ok(true) => tracing::info!("rp_filter and accept_local of {tun} were changed; set back"),
+            Err(error) => tracing::error!("packets from a shared address do not pass {tun}: {error}"),
+        }
     }
 }

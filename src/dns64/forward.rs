@@ -69,7 +69,8 @@ pub(super) fn readable<'a>(
     let wire = Wire::read(bytes)?;
     let about = Name::read(&mut BinDecoder::new(wire.name())).ok()?;
     let asked = about == *name && wire.type_and_class()? == (rtype.into(), query.class.into());
-    (asked && wire.header.flags & wire::QR != 0 && wire.rcode() < 16).then_some(wire)
+    let is_reply = wire.header.flags & wire::QR != 0 && wire.header.opcode() == 0;
+    (asked && is_reply && wire.rcode() < 16).then_some(wire)
 }
 
 /// SERVFAIL because no upstream gave an answer.

@@ -53,6 +53,7 @@ pub use query::{Meta, Transport, UDP_PAYLOAD};
 pub use reply::Reply;
 pub use routes::{Group, Route, Routes};
 pub use settings::{Change, Clients, Health, Scope, Settings, View, Views, WhenDown};
+pub use wire::question_name;
 pub use zones::{Zone, Zones};
 
 use crate::xlat::pref64::Pref64;

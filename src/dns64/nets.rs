@@ -37,6 +37,17 @@ impl<T> Nets<T> {
     }
 }
 
+impl<T: Copy> Nets<T> {
+    /// The same networks with other values.
+    pub fn map<U>(&self, mut value: impl FnMut(T) -> U) -> Nets<U> {
+        let levels = self.levels.iter().map(|level| Level {
+            len: level.len,
+            entries: level.entries.iter().map(|(net, old)| (*net, value(*old))).collect(),
+        });
+        Nets { levels: levels.collect() }
+    }
+}
+
 impl<T> Level<T> {
     fn at(&self, bits: u128) -> impl Iterator<Item = &T> {
         let masked = bits & mask(self.len);

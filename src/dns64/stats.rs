@@ -34,6 +34,11 @@ impl Tally {
         }
     }
 
+    /// For how many units there is room.
+    pub fn units(&self) -> usize {
+        self.units.len().saturating_sub(1)
+    }
+
     /// What was counted so far: the units, then the clients outside all of them.
     pub fn read(&self) -> Vec<Row> {
         self.units.iter().map(|row| row.each_ref().map(|cell| cell.load(Ordering::Relaxed))).collect()
@@ -72,9 +77,14 @@ impl Names {
 
     /// Counts a name, given in wire form.
     pub fn count(&mut self, class: Class, name: &[u8]) {
+        self.add(class, name, 1);
+    }
+
+    /// Counts a name so many times.
+    pub fn add(&mut self, class: Class, name: &[u8], times: u64) {
         let key = (class, name.to_ascii_lowercase().into_boxed_slice());
         if let Some(count) = self.counts.get_mut(&key) {
-            *count = count.saturating_add(1);
+            *count = count.saturating_add(times);
             return;
         }
         let mut inherited = 0;
@@ -84,7 +94,7 @@ impl Names {
         {
             inherited = self.counts.remove(&least).unwrap_or(0);
         }
-        self.counts.insert(key, inherited.saturating_add(1));
+        self.counts.insert(key, inherited.saturating_add(times));
     }
 
     /// Class, name in wire form and number of questions, the most frequent first.

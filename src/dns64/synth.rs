@@ -148,7 +148,8 @@ impl Absent {
         let Some((wire, message)) = parsed else {
             return self.second_choice(rule, query).unwrap_or_else(|| unreachable(query));
         };
-        let head = head_of(query, &wire);
+        // What an A answer says is no authentic answer to the AAAA question (RFC 4035 §3.2.3), whatever becomes of it.
+        let head = Head { authentic: false, ..head_of(query, &wire) };
         let end = chain_end(&message.answers, &query.name).clone();
         // CNAME and DNAME stay, what belongs to the A records goes (RFC 6147 §5.1.5, §5.1.6).
         let keep = |record: &Record| !is_a(record) && !is_aaaa(record) && !is_signature_at(record, &end);
@@ -217,7 +218,7 @@ impl Absent {
             // NS records beside an empty answer would look like a referral.
             message.authorities.retain(|record| record.record_type() == RecordType::SOA);
             message.additionals.clear();
-            let head = Head { errors: why.to_vec(), authentic: false, ..head };
+            let head = Head { errors: why.to_vec(), ..head };
             reply::from_message(query, head, message, Outcome::SpecialPurpose)
         })
     }
@@ -249,7 +250,7 @@ impl Absent {
                         soa.minimum = soa.minimum.min(TTL_DOWN);
                     }
                 }
-                let head = Head { errors, authentic: false, ..head };
+                let head = Head { errors, ..head };
                 reply::from_message(query, head, message, Outcome::TranslatorDown)
             }
         }
@@ -266,8 +267,7 @@ impl Absent {
     }
 }
 
-/// RFC 6147 §5.4: chain and synthetic records in the answer, authority and additional from the A answer. What we
-/// made is not authentic, so AD is never set.
+/// RFC 6147 §5.4: chain and synthetic records in the answer, authority and additional from the A answer.
 fn assemble(
     query: &Query,
     head: Head,
@@ -277,8 +277,7 @@ fn assemble(
 ) -> Reply {
     message.answers.retain(|record| keep(record) && is_chain(record));
     message.answers.extend(synthetic);
-    let head = Head { authentic: false, ..head }.ede(Ede::SYNTHESIZED, "");
-    reply::from_message(query, head, message, Outcome::Synthesised)
+    reply::from_message(query, head.ede(Ede::SYNTHESIZED, ""), message, Outcome::Synthesised)
 }
 
 /// The upstream's message, byte for byte when every answer record may stay.

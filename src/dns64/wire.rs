@@ -225,6 +225,11 @@ pub(super) fn question_end(bytes: &[u8]) -> Option<usize> {
     (pos + 1 - HEADER <= 255 && bytes.len() >= pos + 5).then_some(pos + 5)
 }
 
+/// The name in the first question, in wire form.
+pub fn question_name(bytes: &[u8]) -> Option<&[u8]> {
+    bytes.get(HEADER..question_end(bytes)? - 4)
+}
+
 /// The position behind a name; pointers are not followed.
 fn skip_name(bytes: &[u8], mut pos: usize) -> Option<usize> {
     loop {

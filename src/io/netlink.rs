@@ -53,6 +53,37 @@ fn failed<E: std::fmt::Display>(what: impl Into<String>) -> impl FnOnce(E) -> Ne
     move |e| NetlinkError { what, cause: e.to_string() }
 }
 
+/// Whether packets that come from the TUN may have this machine's own addresses as their source. Then it has no filter
+/// for reverse paths either: that would not let them in, whatever it is set to. Says whether there was anything to do:
+/// the system's own settings may come over ours when the device appears.
+pub fn accept_local(tun: &str, on: bool) -> Result<bool, NetlinkError> {
+    let path = |of: &str, key: &str| format!("/proc/sys/net/ipv4/conf/{of}/{key}");
+    let read = |of: &str, key: &str| std::fs::read_to_string(path(of, key)).unwrap_or_default();
+    let set = |key: &str, value: &str| {
+        if read(tun, key).trim() == value {
+            return Ok(false);
+        }
+        let path = path(tun, key);
+        std::fs::write(&path, value).map_err(failed(format!("write {path}"))).map(|()| true)
+    };
+    if on {
+        let filter = set("rp_filter", "0")?;
+        return Ok(set("accept_local", "1")? || filter);
+    }
+    // A TUN that was there before may have been one for that.
+    let was_on = set("accept_local", "0")?;
+    if was_on {
+        set("rp_filter", read("default", "rp_filter").trim())?;
+    }
+    Ok(was_on)
+}
+
+/// The filter for reverse paths that every interface has at least.
+pub fn reverse_path_of_all() -> u8 {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/conf/all/rp_filter").unwrap_or_default();
+    text.trim().parse().unwrap_or(0)
+}
+
 /// A connection to the kernel. Needs a tokio runtime.
 pub struct Netlink {
     handle: Handle,

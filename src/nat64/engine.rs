@@ -16,6 +16,7 @@ use super::reassembly::{Joined, Reassembly};
 use super::ride::Riders;
 use super::session::Sessions;
 use super::settings::{Change, Filter, Filtering, HELD_SYNS, Hops, MAX_STATIC, Protocol, Settings};
+use super::shared::Shared;
 use super::steer::Steering;
 use super::subscriber::Subscribers;
 use super::unanswered::Unanswered;
@@ -78,6 +79,8 @@ pub struct Engine {
     pub(super) units: Units,
     /// IPv4 addresses of the machine itself, which clients do not reach.
     own_addresses: Arc<[Ipv4Addr]>,
+    /// Pool addresses that the machine has, too.
+    pub(super) shared: Shared,
     pub(super) worker: u16,
     pub(super) steering: Steering,
     pub(super) pool: Arc<Pool>,
@@ -129,6 +132,7 @@ impl Engine {
         let mut this = Self {
             units: Units::new(&settings),
             own_addresses: Arc::default(),
+            shared: Shared::of(&settings.pool4.ranges),
             worker: place.worker,
             steering: place.steering,
             sessions: Sessions::new(share, seed ^ 1),
@@ -248,6 +252,11 @@ impl Engine {
     pub fn set_own_addresses(&mut self, own: Arc<[Ipv4Addr]>) {
         self.own_addresses = own;
         self.end_sessions(|engine, s| engine.check_peer(s.dst4, s.pool6).is_err());
+    }
+
+    /// Whether it is one of those.
+    pub(super) fn is_own_address(&self, addr: Ipv4Addr) -> bool {
+        self.own_addresses.contains(&addr)
     }
 
     /// The settings in force.
@@ -398,7 +407,7 @@ impl Engine {
             return Err(DropReason::IllegalDestination);
         }
         // An address that the pool shares with the machine is the pool's: packets to it are hairpins.
-        if self.own_addresses.contains(&peer) && !self.pool.contains(peer) {
+        if self.is_own_address(peer) && !self.pool.contains(peer) {
             return Err(DropReason::OwnAddress);
         }
         if !is_non_global(peer) {

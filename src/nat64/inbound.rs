@@ -41,7 +41,10 @@ impl Engine {
     ) -> Step {
         match self.try_inbound(now, view, packet, sink) {
             Ok(step) => step,
-            Err(refusal) => self.refuse4(now, refusal, view, packet, sink),
+            Err(refusal) => match self.hand_back(refusal.reason, view, packet, sink) {
+                Some(step) => step,
+                None => self.refuse4(now, refusal, view, packet, sink),
+            },
         }
     }
 
@@ -69,6 +72,9 @@ impl Engine {
             // RFC 6146 §3.4: told, as ICMP "protocol unreachable".
             Payload::Other(_) => return Err(DropReason::UnknownProtocol.with(Notice::Protocol)),
         };
+        if self.shared.is_machines(view.dst, port4) {
+            return Err(DropReason::NotPool4.into());
+        }
         let segment = Segment::read(&view.payload, packet.bytes(), view.l4);
         let key = Key4 { protocol, src4: view.dst, port4, dst4: view.src, peer_port };
         let entry = match self.sessions.find4(&key) {

@@ -34,6 +34,7 @@ mod rows;
 pub mod scope;
 pub mod session;
 pub mod settings;
+mod shared;
 pub mod slab;
 mod static_bib;
 pub mod steer;

@@ -155,6 +155,9 @@ impl Engine {
             return Err(DropReason::SourceNotServed.with(Notice::Prohibited));
         }
         self.check_peer(key.dst4, key.pool6).map_err(|reason| reason.with(Notice::Prohibited))?;
+        if self.shared.keeps_from_clients(key.dst4, key.protocol, key.peer_port) {
+            return Err(DropReason::OwnAddress.with(Notice::Prohibited));
+        }
         let bib = self.bib.find6(key.protocol, key.src6, key.port6);
         let (state, lifetime) = match (key.protocol, segment.map_or(TcpFlags::default(), |s| s.flags)) {
             // RFC 6146 §3.5.2.2: in CLOSED only a SYN from the inside makes a session.

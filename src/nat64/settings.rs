@@ -133,12 +133,14 @@ pub struct Pool4Range {
     pub block_size: Option<u16>,
     /// Name of the pool that it is part of, for units that have one of their own.
     pub pool: Option<String>,
+    /// Whether the machine has the address, too: then all other ports are its own.
+    pub shared: bool,
 }
 
 impl Pool4Range {
     /// A range of the common pool with the usual block size.
     pub const fn new(prefix: Prefix4, ports: RangeInclusive<u16>) -> Self {
-        Self { prefix, ports, block_size: None, pool: None }
+        Self { prefix, ports, block_size: None, pool: None, shared: false }
     }
 }
 

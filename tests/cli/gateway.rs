@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, spawn};
 
 use sampan::control::admin::{
-    Backend, ByProtocol, Counter, Cursor, DnsStatus, DropRow, FastStatus, Health, HealthState, Page,
-    Pool4Status, ReloadReport, Status, WorkerStatus, bind, serve,
+    Backend, ByProtocol, Counter, Cursor, DnsName, DnsStatus, DnsUnit, DropRow, FastStatus, Health,
+    HealthState, Page, Pool4Status, ReloadReport, Status, WorkerStatus, bind, serve,
 };
 use sampan::control::plan::check;
 use sampan::control::problem::Problem;
@@ -99,12 +99,30 @@ impl Backend for Fake {
             ],
             dns64: Some(DnsStatus {
                 listen: vec!["[2001:db8:6::1]:53".into()],
+                tls: vec!["[2001:db8:6::1]:853".into()],
+                https: Vec::new(),
                 upstream: vec!["203.0.113.53:53".into()],
                 counters: ["queries", "answers", "refused"]
                     .into_iter()
                     .zip([99, 98, 0])
                     .map(|(name, value)| Counter { name: name.into(), value })
                     .collect(),
+                units: vec![
+                    DnsUnit {
+                        unit: Some("Sở Tài chính & Kế hoạch".into()),
+                        native: 51,
+                        synthesised: 42,
+                        ipv4_only: 3,
+                        failed: 2,
+                        other: 0,
+                    },
+                    DnsUnit { other: 1, ..DnsUnit::default() },
+                ],
+                names: vec![DnsName {
+                    class: "synthesised".into(),
+                    name: "portal.example.".into(),
+                    count: 40,
+                }],
             }),
             fastpath: FastStatus {
                 on: true,
@@ -232,6 +250,9 @@ fn status_fits_on_a_screen() {
     assert_eq!(json["health"]["state"], "degraded");
     assert_eq!(json["workers"][0]["packets_in"], 123_456);
     assert_eq!(json["dns64"]["counters"][0]["name"], "queries");
+    assert_eq!(json["dns64"]["units"][0]["synthesised"], 42);
+    assert_eq!(json["dns64"]["units"][1]["unit"], Value::Null);
+    assert_eq!(json["dns64"]["names"][0]["name"], "portal.example.");
 }
 
 #[test]

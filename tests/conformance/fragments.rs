@@ -9,7 +9,7 @@ use crate::{CLIENT, SERVER, client, open_udp, server, server6};
 use sampan::wire::ipv6;
 
 /// The packet in pieces of at most `room` payload bytes.
-fn pieces(packet: &Packet, room: usize, id: u32) -> Vec<Vec<u8>> {
+pub fn pieces(packet: &Packet, room: usize, id: u32) -> Vec<Vec<u8>> {
     let bytes = packet.bytes();
     let is_v6 = bytes[0] >> 4 == 6;
     let (header, payload) = bytes.split_at(if is_v6 { 40 } else { 20 });

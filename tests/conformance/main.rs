@@ -23,6 +23,7 @@ mod reload;
 mod ride;
 mod rows;
 mod security;
+mod shared;
 mod static_entries;
 mod tcp;
 mod tcp_states;

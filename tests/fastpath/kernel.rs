@@ -69,6 +69,7 @@ pub fn config(pin_dir: PathBuf) -> Config {
         tun_index: 0,
         pool6: vec!["::/0".parse().unwrap()],
         pool4: vec!["0.0.0.0/0".parse().unwrap()],
+        shared: Vec::new(),
         mtu6: 1500,
         mtu4: 1500,
         lowest_ipv6_mtu: 1280,
@@ -130,18 +131,24 @@ impl Bench {
 
     /// What the program makes of an IP packet that comes from its side: its word, and the packet.
     pub fn feed(&self, packet: &[u8], extra: Extra) -> Result<(u32, Vec<u8>), std::io::Error> {
+        let (word, out) = self.offer(packet, extra)?;
+        if word == REDIRECT {
+            let from6 = packet.first().is_some_and(|b| b >> 4 == 6);
+            let (own, other) = if from6 { (MAC_OUT, MAC_SERVER) } else { (MAC_IN, MAC_CLIENT) };
+            assert_eq!((&out[..6], &out[6..12]), (&other[..], &own[..]), "addresses of the link");
+            assert_eq!(out[12..14], if from6 { [8, 0] } else { [0x86, 0xdd] });
+        }
+        Ok((word, out[ETHERNET.min(out.len())..].to_vec()))
+    }
+
+    /// The same with the frame as the program leaves it, whatever it is.
+    pub fn offer(&self, packet: &[u8], extra: Extra) -> Result<(u32, Vec<u8>), std::io::Error> {
         let (side, mac, kind) = match packet.first().map(|b| b >> 4) {
             Some(6) => (0, MAC_IN, [0x86, 0xdd]),
             _ => (1, MAC_OUT, [8, 0]),
         };
         let frame = [&mac[..], &[2, 0, 0, 0, 9, 9], &kind, packet, &vec![0xaa; extra.padding]].concat();
-        let (word, out) = test_run(&self.programs[side], &frame, self.indices[side], extra)?;
-        if word == REDIRECT {
-            let (own, other) = if side == 0 { (MAC_OUT, MAC_SERVER) } else { (MAC_IN, MAC_CLIENT) };
-            assert_eq!((&out[..6], &out[6..12]), (&other[..], &own[..]), "addresses of the link");
-            assert_eq!(out[12..14], if side == 0 { [8, 0] } else { [0x86, 0xdd] });
-        }
-        Ok((word, out[ETHERNET.min(out.len())..].to_vec()))
+        test_run(&self.programs[side], &frame, self.indices[side], extra)
     }
 
     /// A counter of the programs.

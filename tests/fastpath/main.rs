@@ -27,4 +27,5 @@ mod differential;
 mod kernel;
 mod object;
 mod rules;
+mod shared;
 mod sockets;

@@ -26,11 +26,13 @@ mod rng;
 mod tcp;
 
 mod dns;
+mod dns_tls;
 mod fastpath;
 mod flood;
 mod lifecycle;
 mod policy;
 mod route;
+mod shared;
 mod siit;
 mod start;
 mod support;

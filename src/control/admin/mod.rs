@@ -205,7 +205,8 @@ impl ByProtocol {
 }
 
 /// What became of the packets of one worker. Every packet that it received or took is counted once in `translated`,
-/// `absorbed`, `held`, `dropped` or `passed`; every packet that went out once in one of the `out_` counters.
+/// `absorbed`, `held`, `returned`, `dropped` or `passed`; every packet that went out once in `returned` or one of the `out_`
+/// counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerStatus {
     /// Its number.
@@ -218,6 +219,8 @@ pub struct WorkerStatus {
     pub absorbed: u64,
     /// Wait now for the rest of their datagram.
     pub held: u64,
+    /// Were the machine's, and handed back to it.
+    pub returned: u64,
     /// Refused for a named reason.
     pub dropped: u64,
     /// Given to the worker that owns them.
@@ -239,12 +242,52 @@ pub struct WorkerStatus {
 /// The state of the DNS64.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DnsStatus {
-    /// Addresses it answers on.
+    /// Addresses it answers on, over UDP and TCP.
     pub listen: Vec<String>,
+    /// Addresses it answers on over TLS.
+    #[serde(default)]
+    pub tls: Vec<String>,
+    /// Addresses it answers on over HTTPS.
+    #[serde(default)]
+    pub https: Vec<String>,
     /// Resolvers it asks.
     pub upstream: Vec<String>,
     /// Its counters, in a fixed order.
     pub counters: Vec<Counter>,
+    /// How questions ended, by unit; the last row is the clients of no unit.
+    #[serde(default)]
+    pub units: Vec<DnsUnit>,
+    /// The names that were asked most, where the operator has them kept.
+    #[serde(default)]
+    pub names: Vec<DnsName>,
+}
+
+/// How the questions of a unit ended, since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsUnit {
+    /// Its name; `None` is all clients of no unit.
+    pub unit: Option<String>,
+    /// Names with real IPv6 addresses.
+    pub native: u64,
+    /// Names with IPv4 only, reached through the translator.
+    pub synthesised: u64,
+    /// Names with IPv4 only that is not translated.
+    pub ipv4_only: u64,
+    /// Could not be answered.
+    pub failed: u64,
+    /// Everything else: other types, names that do not exist, bad queries.
+    pub other: u64,
+}
+
+/// A name that is asked often.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DnsName {
+    /// How its questions ended: `native`, `synthesised`, `ipv4_only` or `failed`.
+    pub class: String,
+    /// The name.
+    pub name: String,
+    /// Questions since the start, or since names are kept; rather too many than too few.
+    pub count: u64,
 }
 
 /// A named number.

@@ -74,6 +74,8 @@ pub enum Mode {
     Routed,
     /// They lie in the subnet of an interface; this machine answers ARP for them.
     OnLink,
+    /// The machine has the address itself, and keeps all ports but those of the pool.
+    Shared,
 }
 
 /// When there is a fast path.
@@ -89,6 +91,10 @@ pub enum FastMode {
     /// Or the gateway does not start.
     Require,
 }
+
+/// An address to answer on, and the port where the operator names none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenOn<const PORT: u16>(pub SocketAddr);
 
 /// How much is logged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -229,9 +235,9 @@ section! {
 section! {
     /// `[[nat64.pool4]]`
     Pool4 {
-        prefix: Prefix4 = "prefix", Required, Reload, "The addresses. No machine may have them, this one included.";
+        prefix: Prefix4 = "prefix", Required, Reload, "The addresses. No machine may have them, this one included, unless `mode` is `shared`.";
         ports: RangeInclusive<u16> = "ports", Default("\"1024-65535\""), Reload, "Ports and ICMP identifiers that are given out. RFC 8512: port-set-restrict.";
-        mode: Mode = "mode", Default("\"routed\""), Restart, "`routed`: a router sends the addresses here. `onlink`: they lie in the subnet of an interface and this machine answers ARP for them.";
+        mode: Mode = "mode", Default("\"routed\""), Restart, "`routed`: a router sends the addresses here. `onlink`: they lie in the subnet of an interface and this machine answers ARP for them. `shared`: one address that this machine has itself; the clients get `ports`, the machine keeps the others. That needs the fast path.";
         interface: String = "interface", Otherwise("none"), Restart, "The interface of mode `onlink`.";
         block_size: u64 = "block-size", Otherwise("`nat64.block-size`"), Restart, "Ports in one block of these addresses.";
         name: String = "name", Otherwise("the common pool"), Reload, "Pool that the addresses belong to. Only units that name it get blocks of it. Several ranges can have the same name.";
@@ -398,6 +404,31 @@ section! {
         when_down: WhenDown = "when-down", Default("\"stale\""), Reload, "What a question gets whose answer would be synthetic, while the translator is down. `stale`: what is cached, however old, for 5 seconds, else SERVFAIL; `servfail`: SERVFAIL, so that clients ask their second resolver; `nodata`: \"no such data\", for 5 seconds at most.";
         limit: DnsLimit = "limit", Otherwise("defaults"), Reload, "How often one client may ask over UDP. Half of what is over it is told to come back over TCP, the rest is dropped.";
         cache: u64 = "cache", Default("64"), Restart, "Memory of the caches in MiB, 1 to 4096.";
+        tls: DnsTls = "tls", Otherwise("clients ask over UDP and TCP only"), Below, "TLS (RFC 7858) and HTTPS (RFC 8484) for clients. At least one of `listen` and `https` is needed.";
+        connections: DnsConnections = "connections", Otherwise("defaults"), Below, "Bounds of the connections of clients, over TCP, TLS and HTTPS.";
+        upstream_ca: PathBuf = "upstream-ca", Otherwise("the authorities of the system"), Reload, "PEM file with the certificate authorities that vouch for resolvers asked over TLS or HTTPS, instead of those of the system. Read at start and by every reload.";
+        top_names: u64 = "top-names", Default("0"), Reload, "So many of the names that are asked most are kept in memory, for `sampan status`, 0 to 1000. With 0 no name is remembered and nobody learns what was asked.";
+    }
+}
+
+section! {
+    /// `[dns64.tls]`
+    DnsTls {
+        certificate: PathBuf = "certificate", Required, Reload, "PEM file with the certificate, followed by those of its issuers. The file is watched: a new certificate holds from the next connection on; one that cannot be used is reported, and the old one stays.";
+        key: PathBuf = "key", Required, Reload, "PEM file with the private key of the certificate. The user `sampan` has to be able to read it, or a new certificate takes a restart.";
+        listen: Vec<At<ListenOn<853>>> = "listen", Otherwise("no DNS over TLS"), Restart, "Addresses to answer on over TLS. The port is 853 when left out.";
+        https: Vec<At<ListenOn<443>>> = "https", Otherwise("no DNS over HTTPS"), Restart, "Addresses to answer on over HTTPS (HTTP/2). The port is 443 when left out.";
+        https_path: String = "https-path", Default("\"/dns-query\""), Reload, "Path of the requests over HTTPS.";
+    }
+}
+
+section! {
+    /// `[dns64.connections]`
+    DnsConnections {
+        most: u64 = "most", Default("512"), Restart, "Connections of all clients together, 1 to 65536.";
+        per_client: u64 = "per-client", Default("16"), Restart, "Connections of one client address, 1 to 65536.";
+        idle: u64 = "idle", Default("10"), Restart, "Seconds without a question after which a connection is closed (RFC 7766 §6.2.3), 1 to 3600.";
+        handshake: u64 = "handshake", Default("5"), Restart, "Seconds that a TLS handshake may take, 1 to 60.";
     }
 }
 

@@ -11,7 +11,7 @@ use hickory_proto::rr::Name;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{FastMode, Level, Mode, Need, Row};
+use super::{FastMode, Level, ListenOn, Mode, Need, Row};
 use crate::addr::{Prefix4, Prefix6, PrefixAny, PrefixError};
 use crate::control::problem::{Fault, Problems};
 use crate::dns64::{Mode as Synthesis, OnError, Transport, WhenDown};
@@ -300,8 +300,13 @@ text_value!(RangeInclusive<u16>, "port range", "1024-65535", |text| {
     Ok(port(low)?..=port(high)?)
 });
 text_value!(SocketAddr, "address with optional port", "[2001:db8:6::1]:53", |text| {
-    let with_port = text.parse::<SocketAddr>();
-    with_port.or_else(|_| text.parse::<IpAddr>().map(|addr| (addr, 53).into())).map_err(|_| None)
+    address(text, 53).ok_or(None)
+});
+text_value!(ListenOn<853>, "address with optional port", "[2001:db8:6::1]:853", |text| {
+    address(text, 853).map(ListenOn).ok_or(None)
+});
+text_value!(ListenOn<443>, "address with optional port", "[2001:db8:6::1]:443", |text| {
+    address(text, 443).map(ListenOn).ok_or(None)
 });
 text_value!(Upstream, "resolver", "[2001:db8:6::1]:53", |text| upstream(text).ok_or(None));
 text_value!(Name, "domain name", "intranet.example", |text| {
@@ -376,9 +381,10 @@ text_value!(StrayTcp, "`static`, `forward` or `drop`", "static", |text| match te
     "drop" => Ok(StrayTcp::Drop),
     _ => Err(None),
 });
-text_value!(Mode, "`routed` or `onlink`", "routed", |text| match text {
+text_value!(Mode, "`routed`, `onlink` or `shared`", "routed", |text| match text {
     "routed" => Ok(Mode::Routed),
     "onlink" => Ok(Mode::OnLink),
+    "shared" => Ok(Mode::Shared),
     _ => Err(None),
 });
 text_value!(FastMode, "`auto`, `on`, `off` or `require`", "auto", |text| match text {
@@ -413,13 +419,15 @@ text_value!(Level, "`error`, `warn`, `info`, `debug` or `trace`", "info", |text|
     _ => Err(None),
 });
 
+/// An address whose port may be left out.
+fn address(text: &str, port: u16) -> Option<SocketAddr> {
+    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+    let with_port = text.parse::<SocketAddr>().ok();
+    with_port.or_else(|| Some((bare.parse::<IpAddr>().ok()?, port).into()))
+}
+
 /// `address`, `tls://address#name` or `https://address/path#name`.
 fn upstream(text: &str) -> Option<Upstream> {
-    let address = |text: &str, port: u16| {
-        let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
-        let with_port = text.parse::<SocketAddr>().ok();
-        with_port.or_else(|| Some((bare.parse::<IpAddr>().ok()?, port).into()))
-    };
     let named = |text: &str| {
         let (place, name) = text.split_once('#')?;
         let name = Name::from_ascii(name).ok().filter(|name| !name.is_root())?;

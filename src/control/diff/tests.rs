@@ -18,6 +18,9 @@ listen = ["[2001:db8:6::1]:53"]
 upstream = ["203.0.113.53"]
 "#;
 
+/// Keys of `[dns64]` that FULL does not have.
+const TLS: &str = "tls.certificate = \"/c\"\ntls.key = \"/k\"\ntls.listen = [\"[::1]:853\"]\n";
+
 fn plan(text: &str) -> Plan {
     check(text).unwrap().plan
 }
@@ -43,6 +46,7 @@ fn apply((settings, dns): &mut (Settings, Option<DnsPlan>), change: Change) {
             let dns = dns.as_mut().unwrap();
             dns.upstream = change.upstream;
             (dns.groups, dns.units) = (change.groups, change.units);
+            (dns.tls, dns.upstream_ca, dns.top_names) = (change.tls, change.upstream_ca, change.top_names);
             dns.settings = change.settings;
         }
     }
@@ -200,6 +204,18 @@ fn altered(path: &str) -> String {
             }
             other => panic!("no altered value for the new key {other}; add one"),
         }),
+        "dns64.upstream-ca" => format!("{FULL}upstream-ca = \"/a\""),
+        "dns64.top-names" => format!("{FULL}top-names = 9"),
+        "dns64.connections.most" => format!("{FULL}connections.most = 9"),
+        "dns64.connections.per-client" => format!("{FULL}connections.per-client = 9"),
+        "dns64.connections.idle" => format!("{FULL}connections.idle = 9"),
+        "dns64.connections.handshake" => format!("{FULL}connections.handshake = 9"),
+        "dns64.tls" => format!("{FULL}{TLS}"),
+        "dns64.tls.certificate" => format!("{FULL}{TLS}").replace("/c", "/d"),
+        "dns64.tls.key" => format!("{FULL}{TLS}").replace("/k", "/d"),
+        "dns64.tls.listen" => format!("{FULL}{TLS}").replace("853", "8853"),
+        "dns64.tls.https" => format!("{FULL}{TLS}tls.https = [\"[::1]\"]\n"),
+        "dns64.tls.https-path" => format!("{FULL}{TLS}tls.https-path = \"/other\"\n"),
         "unit.name" => swap("\"a\"", "\"b\""),
         "unit.prefixes" => swap("2001:db8:6::/64", "2001:db8:6::/48"),
         "admin.socket" => line("admin.socket = \"/s\""),
@@ -224,6 +240,8 @@ fn every_key_changes_the_plan_and_applies_as_its_row_says() {
     for (path, row) in keys.into_iter().filter(|(path, _)| !path.starts_with("siit.")) {
         let (old, new) = if path == "nat64.pool4.interface" {
             (plan(&altered("nat64.pool4.mode")), plan(&altered(&path)))
+        } else if path.starts_with("dns64.tls.") {
+            (plan(&altered("dns64.tls")), plan(&altered(&path)))
         } else {
             (plan(FULL), plan(&altered(&path)))
         };
@@ -309,10 +327,29 @@ fn one_translator_becomes_the_other_with_a_restart() {
 }
 
 #[test]
+fn what_is_shared_with_the_machine_changes_with_a_restart() {
+    let with = |pool: &str| plan(&format!("nat64.pool4 = [{{ prefix = \"198.51.100.0/28\" }}{pool}]"));
+    let shared = |ports: &str| {
+        with(&format!(", {{ prefix = \"192.0.2.1/32\", mode = \"shared\", ports = \"{ports}\" }}"))
+    };
+    let needed = [NeedsRestart { path: "nat64.pool4".into() }];
+    assert_eq!(diff(&with(""), &shared("40960-65535")).unwrap_err(), needed);
+    assert_eq!(diff(&shared("40960-65535"), &with("")).unwrap_err(), needed);
+    assert_eq!(diff(&shared("40960-65535"), &shared("49152-65535")).unwrap_err(), needed);
+    // Other ranges come and go beside it.
+    let beside = with(
+        ", { prefix = \"192.0.2.1/32\", mode = \"shared\", ports = \"40960-65535\" }, { prefix = \"203.0.113.0/28\" }",
+    );
+    assert_eq!(diff(&shared("40960-65535"), &beside).unwrap().len(), 1);
+}
+
+#[test]
 fn a_dns64_comes_and_goes_with_a_restart() {
     let without = FULL.split("[dns64]").next().unwrap();
     let blocked = diff(&plan(without), &plan(FULL)).unwrap_err();
     assert_eq!(blocked, [NeedsRestart { path: "dns64".into() }]);
+    let blocked = diff(&plan(FULL), &plan(&altered("dns64.tls"))).unwrap_err();
+    assert_eq!(blocked, [NeedsRestart { path: "dns64.tls".into() }]);
 }
 
 #[test]
@@ -325,6 +362,8 @@ fn a_reload_that_needs_a_restart_names_key_and_line() {
         addresses: Vec::new(),
         routes: Vec::new(),
         ephemeral: 32_768..=60_999,
+        reserved: Vec::new(),
+        sockets: Vec::new(),
     };
     let problems = reload(&plan(FULL), &path, &facts).unwrap_err();
     let view = problems.first().unwrap().view(crate::text::Lang::En);

@@ -1,16 +1,18 @@
 //! Checks of `[dns64]`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
-use super::DnsPlan;
 use super::dns_policy;
 use super::nat64::{nonempty, number};
+use super::{ConnectionsPlan, DnsPlan, TlsPlan};
 use crate::addr::{Prefix4, PrefixAny};
 use crate::control::config::{self, At};
 use crate::control::problem::{Fault, Problems};
 use crate::dns64::Settings;
-use crate::io::dns_net::Upstream;
+use crate::io::dns_net::{HTTPS_PATH, Limits, Upstream};
 use crate::nat64::settings::Unit;
+use crate::text::shown;
 use crate::xlat::pref64::Pref64;
 
 /// What it shares with the translator, so that the two cannot disagree.
@@ -29,20 +31,86 @@ pub(super) struct Shared {
 pub(super) fn build(section: &config::Dns64, shared: &Shared, problems: &mut Problems) -> DnsPlan {
     let listen = section.listen.as_ref();
     let listen = listen.map_or_else(Vec::new, |list| addresses(list, |at| *at, shared, true, problems));
-    let upstream = resolvers(section.upstream.as_ref(), &listen, shared, problems);
+    let tls = section.tls.as_ref().map(|at| tls(at, shared, problems));
+    let ours: Vec<_> =
+        tls.iter().flat_map(|tls| tls.listen.iter().chain(&tls.https)).chain(&listen).copied().collect();
+    let upstream = resolvers(section.upstream.as_ref(), &ours, shared, problems);
     let forward = section.forward.iter().flat_map(|list| &list.value);
-    let groups = forward.map(|at| resolvers(at.value.upstream.as_ref(), &listen, shared, problems)).collect();
+    let groups = forward.map(|at| resolvers(at.value.upstream.as_ref(), &ours, shared, problems)).collect();
     let cache: usize = number(section.cache.as_ref(), 64, 1..=4096, problems);
-    DnsPlan {
+    let plan = DnsPlan {
         listen,
         upstream,
         groups,
+        tls,
+        connections: connections(section.connections.as_ref().map(|at| &at.value), problems),
+        upstream_ca: section.upstream_ca.as_ref().map(|at| at.value.clone()),
+        top_names: number(section.top_names.as_ref(), 0, 0..=1000, problems),
         units: shared.units.iter().map(|unit| unit.name.clone()).collect(),
         cache_bytes: cache << 20,
         settings: Settings {
             clients: clients(section, shared, problems).into_iter().collect(),
             ..dns_policy::settings(section, shared, problems)
         },
+    };
+    one_service_each(&plan, problems);
+    plan
+}
+
+/// TLS and HTTPS for clients. Whether the files are any good is looked at in [`certificates`](crate::control::certificates).
+fn tls(at: &At<config::DnsTls>, shared: &Shared, problems: &mut Problems) -> TlsPlan {
+    let section = &at.value;
+    let listen = section.listen.as_ref();
+    let https = section.https.as_ref();
+    if listen.is_none() && https.is_none() {
+        problems.error(&at.path, Fault::TlsNowhere);
+    }
+    TlsPlan {
+        listen: listen.map_or_else(Vec::new, |list| addresses(list, |at| at.0, shared, true, problems)),
+        https: https.map_or_else(Vec::new, |list| addresses(list, |at| at.0, shared, true, problems)),
+        https_path: https_path(section.https_path.as_ref(), problems),
+        // Missing ones have been complained about.
+        certificate: section.certificate.as_ref().map(|at| at.value.clone()).unwrap_or_default(),
+        key: section.key.as_ref().map(|at| at.value.clone()).unwrap_or_default(),
+    }
+}
+
+/// A path as it stands in a request (RFC 3986 §3.3), without anything that would have to be escaped.
+fn https_path(at: Option<&At<String>>, problems: &mut Problems) -> String {
+    let Some(at) = at else { return HTTPS_PATH.to_owned() };
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@".contains(&byte);
+    if !(at.value.starts_with('/') && at.value.bytes().all(is_plain)) {
+        let value = shown(&at.value, 80);
+        problems.error(&at.path, Fault::BadValue { value, example: format!("{HTTPS_PATH:?}") });
+    }
+    at.value.clone()
+}
+
+fn connections(section: Option<&config::DnsConnections>, problems: &mut Problems) -> ConnectionsPlan {
+    let usual = Limits::default();
+    let section = section.cloned().unwrap_or_default();
+    let mut seconds = |at: Option<&At<u64>>, usual: Duration, most| {
+        Duration::from_secs(number(at, usual.as_secs(), 1..=most, problems))
+    };
+    let idle = seconds(section.idle.as_ref(), usual.tcp_idle, 3600);
+    let handshake = seconds(section.handshake.as_ref(), usual.tls_handshake, 60);
+    ConnectionsPlan {
+        most: number(section.most.as_ref(), usual.tcp_connections, 1..=65_536, problems),
+        per_client: number(section.per_client.as_ref(), usual.tcp_per_client, 1..=65_536, problems),
+        idle,
+        handshake,
+    }
+}
+
+/// Two services cannot share a port. Within one list that was looked at before.
+fn one_service_each(plan: &DnsPlan, problems: &mut Problems) {
+    let all: Vec<_> = plan.listeners().collect();
+    let list = |path: &str| path.split('[').next().map(str::to_owned);
+    for (i, (path, addr)) in all.iter().enumerate() {
+        let before = all.iter().take(i);
+        if let Some((other, _)) = before.clone().find(|(other, o)| o == addr && list(other) != list(path)) {
+            problems.error(path, Fault::Duplicate { value: addr.to_string(), at: other.clone() });
+        }
     }
 }
 

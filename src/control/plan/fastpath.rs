@@ -49,6 +49,10 @@ pub(super) fn build(
         TranslatorPlan::Nat64(nat64) => nat64.limits.sessions,
         TranslatorPlan::Siit(_) => 1,
     };
+    let shares = matches!(translator, TranslatorPlan::Nat64(nat64) if !nat64.shared().is_empty());
+    if let Some(at) = section.mode.as_ref().filter(|at| shares && at.value == FastMode::Off) {
+        problems.error(&at.path, Fault::SharedNeedsFastPath);
+    }
     FastPlan {
         mode: section.mode.map(|at| at.value).unwrap_or_default(),
         inside: interfaces(section.inside.as_ref(), tun_name, problems),

@@ -8,6 +8,11 @@ use crate::addr::{Prefix4, Prefix6};
 use crate::control::problem::{Fault, Problem, Problems};
 use crate::xlat::eam::Home;
 
+pub use crate::io::host::Socket;
+
+/// Ports that one complaint names.
+const MOST_NAMED: usize = 5;
+
 /// What the checks need to know about the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostFacts {
@@ -19,6 +24,10 @@ pub struct HostFacts {
     pub routes: Vec<HostRoute>,
     /// Source ports of the machine's own connections.
     pub ephemeral: RangeInclusive<u16>,
+    /// Those that it never takes for that.
+    pub reserved: Vec<RangeInclusive<u16>>,
+    /// Sockets that IPv4 packets can reach.
+    pub sockets: Vec<Socket>,
 }
 
 /// An address of the machine.
@@ -54,6 +63,11 @@ pub enum HostRoute {
 impl HostFacts {
     /// The facts of this machine now.
     pub fn read() -> Self {
+        Self { sockets: crate::io::host::sockets(), ..Self::without_sockets() }
+    }
+
+    /// The same without its sockets, of which there may be many.
+    pub fn without_sockets() -> Self {
         let host = crate::io::host::read();
         let addresses = host.interfaces.iter().flat_map(|(interface, addresses)| {
             addresses.iter().map(|&(addr, len)| HostAddress { interface: interface.clone(), addr, len })
@@ -64,6 +78,8 @@ impl HostFacts {
             addresses: addresses.collect(),
             routes: v4.chain(v6).collect(),
             ephemeral: host.ephemeral,
+            reserved: host.reserved,
+            sockets: Vec::new(),
             interfaces: host.interfaces.into_iter().map(|(name, _)| name).collect(),
         }
     }
@@ -107,8 +123,11 @@ impl Host<'_> {
     fn pool4(&self, nat64: &Nat64Plan, problems: &mut Problems) {
         for (i, pool) in nat64.pool4.iter().enumerate() {
             let path = format!("nat64.pool4[{i}]");
-            self.pool4_addresses(pool, &format!("{path}.prefix"), problems);
+            if pool.mode != Pool4Mode::Shared {
+                self.pool4_addresses(pool, &format!("{path}.prefix"), problems);
+            }
             match &pool.mode {
+                Pool4Mode::Shared => self.shared(pool, &path, problems),
                 Pool4Mode::OnLink { interface } => self.on_link(pool, interface, &path, problems),
                 Pool4Mode::Routed => self.routed(pool, &format!("{path}.prefix"), problems),
             }
@@ -117,14 +136,47 @@ impl Host<'_> {
 
     fn pool4_addresses(&self, pool: &Pool4Plan, path: &str, problems: &mut Problems) {
         for (host, addr) in self.addresses4().filter(|(_, addr)| pool.range.prefix.contains(*addr)) {
-            problems.error(
-                path,
-                Fault::PoolIsHost {
-                    address: addr.to_string(),
-                    interface: host.interface.clone(),
-                    ephemeral: format!("{}-{}", self.facts.ephemeral.start(), self.facts.ephemeral.end()),
-                },
-            );
+            let (address, interface) = (addr.to_string(), host.interface.clone());
+            problems.error(path, Fault::PoolIsHost { address, interface });
+        }
+    }
+
+    /// An address of this machine, whose ports in the range nobody here may use.
+    fn shared(&self, pool: &Pool4Plan, path: &str, problems: &mut Problems) {
+        let (addr, ports) = (pool.range.prefix.addr(), &pool.range.ports);
+        if !self.addresses4().any(|(_, own)| own == addr) {
+            problems.error(&format!("{path}.prefix"), Fault::SharedNotHere { address: addr.to_string() });
+        }
+        let path = format!("{path}.ports");
+        let HostFacts { ephemeral, reserved, sockets, .. } = self.facts;
+        let is_reserved = |port: u16| reserved.iter().any(|range| range.contains(&port));
+        if ports.clone().any(|port| ephemeral.contains(&port) && !is_reserved(port)) {
+            let (low, high) = (*ports.start(), *ports.end());
+            let list = reserved.iter().chain([ports]).map(|r| format!("{}-{}", r.start(), r.end()));
+            let free = list.collect::<Vec<_>>().join(",");
+            let ephemeral = format!("{}-{}", ephemeral.start(), ephemeral.end());
+            problems.error(&path, Fault::SharedEphemeral { low, high, ephemeral, free });
+        }
+        let used = |listens: bool| {
+            let ours = |s: &&Socket| s.addr.is_unspecified() || s.addr == addr;
+            let used =
+                sockets.iter().filter(|s| s.listens == listens && ports.contains(&s.port)).filter(ours);
+            let mut used: Vec<_> = used.map(|s| (s.port, s.protocol)).collect();
+            used.sort_unstable();
+            used.dedup();
+            let rest = used.len().saturating_sub(MOST_NAMED);
+            let mut text: Vec<_> =
+                used.iter().take(MOST_NAMED).map(|(port, protocol)| format!("{port}/{protocol}")).collect();
+            if rest > 0 {
+                text.push(format!("+{rest}"));
+            }
+            (!text.is_empty()).then(|| text.join(", "))
+        };
+        if let Some(ports) = used(true) {
+            problems.error(&path, Fault::SharedPortInUse { ports });
+        }
+        if let Some(ports) = used(false) {
+            problems.warning(&path, Fault::SharedPortConnected { ports });
         }
     }
 
@@ -236,10 +288,10 @@ impl Host<'_> {
         let Some(dns) = &self.checked.plan.dns64 else { return };
         let is_here =
             |ip: IpAddr| ip.is_loopback() || self.facts.addresses.iter().any(|host| host.addr == ip);
-        for (i, listen) in dns.listen.iter().enumerate() {
+        for (key, listen) in dns.listeners() {
             if !listen.ip().is_unspecified() && !is_here(listen.ip()) {
                 let value = listen.ip().to_string();
-                problems.warning(&format!("dns64.listen[{i}]"), Fault::ListenNotHere { value });
+                problems.warning(&key, Fault::ListenNotHere { value });
             }
         }
         let path = |group: usize, i: usize| match group.checked_sub(1) {
@@ -251,7 +303,7 @@ impl Host<'_> {
             groups.flat_map(|(group, list)| list.iter().enumerate().map(move |(i, u)| (group, i, u)));
         for (group, i, upstream) in upstreams {
             let addr = upstream.addr;
-            let ours = dns.listen.iter().find(|listen| {
+            let ours = dns.listeners().map(|(_, listen)| listen).find(|listen| {
                 listen.ip().is_unspecified()
                     && listen.port() == addr.port()
                     && listen.is_ipv6() == addr.is_ipv6()
@@ -291,7 +343,19 @@ mod tests {
                 HostRoute::V6 { prefix: "2001:db8:99::/96".parse().unwrap(), interface: "eth0".into() },
             ],
             ephemeral: 32_768..=60_999,
+            reserved: vec![8080..=8080, 40_000..=50_000],
+            sockets: vec![
+                socket("tcp", "0.0.0.0", 22, true),
+                socket("tcp", "::", 45_000, true),
+                socket("udp", "203.0.113.2", 45_001, true),
+                socket("udp", "127.0.0.1", 46_000, true),
+                socket("tcp", "203.0.113.2", 47_000, false),
+            ],
         }
+    }
+
+    fn socket(protocol: &'static str, addr: &str, port: u16, listens: bool) -> Socket {
+        Socket { protocol, addr: addr.parse().unwrap(), port, listens }
     }
 
     /// `path: code` of every complaint.
@@ -318,6 +382,30 @@ mod tests {
             pool("203.0.113.0/28", "mode = \"onlink\"\ninterface = \"eth0\""),
             ["3 nat64.pool4[0].prefix: pool-is-host"]
         );
+    }
+
+    #[test]
+    fn an_address_that_is_shared_needs_ports_that_are_free() {
+        let shared = |prefix: &str, ports: &str| {
+            pool(prefix, &format!("mode = \"shared\"\nports = \"{ports}\"\nblock-size = 64"))
+        };
+        let at = |code: &str| [format!("5 nat64.pool4[0].ports: {code}")];
+        // Outside of the ephemeral ports, or among those that are kept from them.
+        for ports in ["1024-32767", "61000-65535", "48000-50000"] {
+            assert_eq!(shared("203.0.113.2/32", ports), [""; 0], "{ports}");
+        }
+        assert_eq!(shared("203.0.113.2/32", "50000-50512"), at("shared-ephemeral"));
+        assert_eq!(shared("203.0.113.2/32", "40000-45000"), at("shared-port-in-use"));
+        assert_eq!(shared("203.0.113.2/32", "45001-45600"), at("shared-port-in-use"));
+        // Nobody reaches a socket of the loopback from outside.
+        assert_eq!(shared("203.0.113.2/32", "45600-46500"), [""; 0]);
+        assert_eq!(shared("203.0.113.2/32", "46600-47600"), at("shared-port-connected"));
+        assert_eq!(shared("203.0.113.3/32", "48000-50000"), ["3 nat64.pool4[0].prefix: shared-not-here"]);
+        let facts = HostFacts { sockets: Vec::new(), ..facts() };
+        let text = "[nat64]\n[[nat64.pool4]]\nprefix = \"203.0.113.2/32\"\nmode = \"shared\"";
+        let problems = check_host(&check(text).unwrap(), &facts);
+        let remedy = problems[0].view(Lang::En).remedy;
+        assert!(remedy.contains("ip_local_reserved_ports=8080-8080,40000-50000,1024-65535 "), "{remedy}");
     }
 
     #[test]

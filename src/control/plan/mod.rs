@@ -11,14 +11,16 @@ mod ports;
 mod siit;
 mod static_bib;
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::config::{self, At, Level, Reader};
 use super::problem::{Fault, Places, Problem, Problems};
 use crate::addr::Prefix4;
 use crate::dns64;
-use crate::io::dns_net::Upstream;
+use crate::io::dns_net::{Over, Upstream};
 use crate::nat64::policy::{Assignment, PortPolicy, Quotas};
 use crate::nat64::settings::{
     Classes, Filtering, Fragments, Hops, Key, Limits, Mtu, Pool4, Pool4Range, Settings, StaticEntry, Timers,
@@ -132,6 +134,8 @@ pub enum Pool4Mode {
         /// Name of the interface.
         interface: String,
     },
+    /// This machine has the address itself; the range's ports are the pool's.
+    Shared,
 }
 
 /// A non-global destination that may be reached.
@@ -167,8 +171,61 @@ pub struct DnsPlan {
     pub units: Vec<String>,
     /// Memory of the caches, in bytes.
     pub cache_bytes: usize,
+    /// TLS and HTTPS for clients, if there is any.
+    pub tls: Option<TlsPlan>,
+    /// Bounds of the connections of clients.
+    pub connections: ConnectionsPlan,
+    /// File with the authorities that vouch for resolvers, in place of the system's.
+    pub upstream_ca: Option<PathBuf>,
+    /// How many names the statistics keep.
+    pub top_names: usize,
     /// How questions are decided, with the translator's own prefixes and allowed destinations.
     pub settings: dns64::Settings,
+}
+
+/// DNS over TLS and HTTPS for clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsPlan {
+    /// Addresses to answer on over TLS.
+    pub listen: Vec<SocketAddr>,
+    /// Addresses to answer on over HTTPS.
+    pub https: Vec<SocketAddr>,
+    /// Path of the requests over HTTPS.
+    pub https_path: String,
+    /// File with the certificate and its issuers.
+    pub certificate: PathBuf,
+    /// File with its private key.
+    pub key: PathBuf,
+}
+
+/// Bounds of the connections of DNS clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionsPlan {
+    /// Of all clients together.
+    pub most: usize,
+    /// Of one client address.
+    pub per_client: usize,
+    /// One without a question for so long is closed.
+    pub idle: Duration,
+    /// How long a TLS handshake may take.
+    pub handshake: Duration,
+}
+
+impl DnsPlan {
+    /// Every address that it answers on, with the path of the key that says so.
+    pub fn listeners(&self) -> impl Iterator<Item = (String, SocketAddr)> {
+        let tls = self.tls.iter();
+        let lists = [("dns64.listen", &self.listen)]
+            .into_iter()
+            .chain(tls.flat_map(|tls| [("dns64.tls.listen", &tls.listen), ("dns64.tls.https", &tls.https)]));
+        lists
+            .flat_map(|(key, list)| list.iter().zip(0..).map(move |(addr, i)| (format!("{key}[{i}]"), *addr)))
+    }
+
+    /// Whether a resolver is asked over TLS or HTTPS.
+    pub fn asks_over_tls(&self) -> bool {
+        self.groups.iter().chain([&self.upstream]).flatten().any(|upstream| upstream.over != Over::Udp)
+    }
 }
 
 /// A plan, and what was noticed while it was made.
@@ -257,6 +314,11 @@ impl Plan {
         }
     }
 
+    /// The addresses that the pool shares with this machine, with its ports.
+    pub fn shared(&self) -> Vec<(Ipv4Addr, RangeInclusive<u16>)> {
+        self.nat64().map(Nat64Plan::shared).unwrap_or_default()
+    }
+
     /// The stateless translator, if it is that one.
     pub const fn siit(&self) -> Option<&SiitPlan> {
         match &self.translator {
@@ -299,6 +361,17 @@ impl Nat64Plan {
     /// Ports in one block of a range.
     pub fn block_size_of(&self, pool: &Pool4Plan) -> u16 {
         pool.range.block_size.unwrap_or(self.block_size)
+    }
+
+    /// Ports in the smallest block of the pool.
+    pub fn smallest_block(&self) -> u16 {
+        self.pool4.iter().map(|pool| self.block_size_of(pool)).min().unwrap_or(self.block_size)
+    }
+
+    /// The addresses that the pool shares with this machine, with its ports.
+    pub fn shared(&self) -> Vec<(Ipv4Addr, RangeInclusive<u16>)> {
+        let shared = self.pool4.iter().filter(|pool| pool.mode == Pool4Mode::Shared);
+        shared.map(|pool| (pool.range.prefix.addr(), pool.range.ports.clone())).collect()
     }
 
     /// The non-global destinations that may be reached.
@@ -355,7 +428,13 @@ fn translator(file: &config::File, tun_name: &str, problems: &mut Problems) -> (
     let shared = dns::Shared {
         units: nat64.units.clone(),
         pool6: nat64.pool6.clone(),
-        pool4: nat64.pool4.iter().map(|pool| pool.range.prefix).collect(),
+        // The address of this machine may be asked and may answer.
+        pool4: nat64
+            .pool4
+            .iter()
+            .filter(|pool| pool.mode != Pool4Mode::Shared)
+            .map(|pool| pool.range.prefix)
+            .collect(),
         allow: nat64.allowed(),
     };
     (TranslatorPlan::Nat64(Box::new(nat64)), shared)

@@ -62,6 +62,10 @@ pub(super) fn build(
     if assignment == Assignment::Permuted {
         enough_for_all(section, &pool4, block_size, &units, subscriber, problems);
     }
+    let reach_gateway = section.reach_gateway.as_ref().is_some_and(|at| at.value);
+    if reach_gateway && pool4.iter().any(|pool| pool.mode == Pool4Mode::Shared) {
+        problems.error("nat64.reach-gateway", Fault::SharedReach);
+    }
     let static_bib = static_bib::build(section.static_bib.as_ref(), &pool6, &pool4, &units, problems);
     Nat64Plan {
         static_bib,
@@ -85,7 +89,7 @@ pub(super) fn build(
         timers: timers(section, problems),
         limits,
         mtu: mtu(&section.mtu6, &section.mtu4, &section.lowest_ipv6_mtu, problems),
-        reach_gateway: section.reach_gateway.as_ref().is_some_and(|at| at.value),
+        reach_gateway,
         mss_clamp: section.mss_clamp.as_ref().is_none_or(|at| at.value),
         classes: classes(&section.tos, &section.traffic_class, problems),
         fragments: fragments(section, problems),
@@ -166,7 +170,12 @@ fn pool4(
             problems.error(&at.path, Fault::Overlap { value: prefix.to_string(), other, at: at_path });
         }
         seen.push(at);
-        plans.push(Pool4Plan { range: Pool4Range { prefix, ports, block_size: own_size, pool: name }, mode });
+        let shared = mode == Pool4Mode::Shared;
+        if shared && prefix.len() != 32 {
+            problems.error(&at.path, Fault::SharedPrefix { value: prefix.to_string() });
+        }
+        let range = Pool4Range { prefix, ports, block_size: own_size, pool: name, shared };
+        plans.push(Pool4Plan { range, mode });
     }
     let addresses = plans.iter().map(|pool| pool.range.prefix.size()).sum();
     if addresses > MAX_POOL_ADDRESSES {
@@ -177,7 +186,9 @@ fn pool4(
 
 fn pool4_mode(pool: &At<config::Pool4>, tun_name: &str, problems: &mut Problems) -> Pool4Mode {
     let interface = interface_name(pool.value.interface.as_ref(), problems);
-    let on_link = pool.value.mode.as_ref().is_some_and(|at| at.value == Mode::OnLink);
+    let mode = pool.value.mode.as_ref().map_or(Mode::Routed, |at| at.value);
+    let on_link = mode == Mode::OnLink;
+    let other = if mode == Mode::Shared { Pool4Mode::Shared } else { Pool4Mode::Routed };
     match interface {
         Some(interface) if on_link => {
             if interface == tun_name {
@@ -188,13 +199,13 @@ fn pool4_mode(pool: &At<config::Pool4>, tun_name: &str, problems: &mut Problems)
         }
         Some(_) => {
             problems.error(&format!("{}.interface", pool.path), Fault::InterfaceUnused);
-            Pool4Mode::Routed
+            other
         }
         None => {
             if on_link {
                 problems.error(&format!("{}.interface", pool.path), Fault::InterfaceNeeded);
             }
-            Pool4Mode::Routed
+            other
         }
     }
 }

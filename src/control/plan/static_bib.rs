@@ -1,7 +1,7 @@
 //! Checks of `[[nat64.static]]`.
 
-use super::Pool4Plan;
 use super::nat64::{is_unicast6, number};
+use super::{Pool4Mode, Pool4Plan};
 use crate::addr::Prefix6;
 use crate::control::config::{self, At};
 use crate::control::problem::{Fault, Problems};
@@ -86,7 +86,10 @@ fn external(at: &At<config::Static>, entry: &StaticEntry, pool4: &[Pool4Plan], p
         let value = entry.src4.to_string();
         return problems.error(&format!("{}.external-address", at.path), Fault::StaticNotInPool { value });
     };
-    if pool.range.ports.contains(&entry.port4) {
+    if pool.mode == Pool4Mode::Shared {
+        let value = entry.src4.to_string();
+        problems.error(&format!("{}.external-address", at.path), Fault::StaticShared { value });
+    } else if pool.range.ports.contains(&entry.port4) {
         let (low, high) = (*pool.range.ports.start(), *pool.range.ports.end());
         let fault = Fault::StaticPortGivenOut { port: entry.port4, low, high };
         problems.error(&format!("{}.external-port", at.path), fault);

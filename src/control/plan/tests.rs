@@ -44,7 +44,8 @@ fn a_file_that_spells_out_every_default_gives_the_same_plan() {
             }
         }
     }
-    let dns64 = "dns64.listen = [\"::1\"]\ndns64.upstream = [\"203.0.113.53\"]\n";
+    let dns64 = "dns64.listen = [\"::1\"]\ndns64.upstream = [\"203.0.113.53\"]\n\
+                 dns64.tls.certificate = \"/c\"\ndns64.tls.key = \"/k\"\ndns64.tls.listen = [\"::1\"]\n";
     let mut text = dns64.to_owned();
     spell(&mut text, "", File::ROWS);
     assert!(text.contains("nat64.timers.udp-timeout = 300\n"), "{text}");
@@ -189,6 +190,7 @@ fn pool4_ranges() {
         ["5 nat64.pool4[0].interface: interface-is-tun"]
     );
     assert_eq!(mode("mode = \"bridge\""), ["4 nat64.pool4[0].mode: bad-value"]);
+    assert_eq!(mode("mode = \"shared\""), ["3 nat64.pool4[0].prefix: shared-prefix"]);
     assert_eq!(
         pool4("prefix = \"198.51.100.0\"\nports = \"1024-2047\"\n[nat64]\nworkers = 3"),
         ["2 nat64.pool4: pool-too-small"]

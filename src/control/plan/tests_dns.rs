@@ -1,5 +1,8 @@
 //! Checks of `[dns64]`: views, ranges, zones, resolvers.
 
+use std::time::Duration;
+
+use super::ConnectionsPlan;
 use super::check;
 use super::tests::{MINIMAL, problems};
 
@@ -98,4 +101,51 @@ fn resolvers_are_shown_as_they_are_written() {
             "https://203.0.113.54:443/dns-query#dns.example"
         ]
     );
+}
+
+#[test]
+fn k48_listeners_for_tls_and_https_are_checked() {
+    let tls = |keys: &str| dns64_with(&format!("dns64.tls = {{ {keys} }}"));
+    let files = "certificate = \"/c\", key = \"/k\"";
+    assert_eq!(tls(&format!("{files}, listen = [\"::1\"], https = [\"::1\", \"[::1]:8443\"]")), [""; 0]);
+    assert_eq!(tls(files), ["5 dns64.tls: tls-nowhere"]);
+    assert_eq!(tls("listen = [\"::1\"]"), ["5 dns64.tls.certificate: missing", "5 dns64.tls.key: missing"]);
+    // The port of UDP and TCP, and one for two services.
+    assert_eq!(tls(&format!("{files}, listen = [\"[::1]:53\"]")), ["5 dns64.tls.listen[0]: duplicate"]);
+    assert_eq!(
+        tls(&format!("{files}, listen = [\"[::1]:443\"], https = [\"::1\"]")),
+        ["5 dns64.tls.https[0]: duplicate"]
+    );
+    for path in ["", "dns-query", "/a b", "/a?b", "/ă"] {
+        let keys = format!("{files}, https = [\"::1\"], https-path = \"{path}\"");
+        assert_eq!(tls(&keys), ["5 dns64.tls.https-path: bad-value"], "{path}");
+    }
+    assert_eq!(
+        dns64_with("dns64.connections = { most = 0, per-client = 70000, idle = 0, handshake = 61 }"),
+        ["handshake", "idle", "most", "per-client"]
+            .map(|key| format!("5 dns64.connections.{key}: out-of-range"))
+    );
+    assert_eq!(dns64_with("dns64.top-names = 1001"), ["5 dns64.top-names: out-of-range"]);
+    // Asking oneself over TLS is as endless as asking oneself over UDP.
+    let ourselves = "dns64.forward = [{ names = [\"a\"], upstream = [\"tls://[::1]#a\"] }]";
+    assert_eq!(
+        dns64_with(&format!("dns64.tls = {{ {files}, listen = [\"::1\"] }}\n{ourselves}")),
+        ["6 dns64.forward[0].upstream[0]: dns-loop"]
+    );
+}
+
+#[test]
+fn what_is_left_out_of_the_connections_is_as_ever() {
+    let dns = |keys: &str| {
+        check(&format!("dns64 = {{ listen = [\"::1\"], upstream = [\"203.0.113.53\"]{keys} }}\n{MINIMAL}"))
+    };
+    let plan = dns(", connections.idle = 3").unwrap().plan.dns64.unwrap();
+    assert_eq!((plan.tls, plan.upstream_ca, plan.top_names), (None, None, 0));
+    let expected = ConnectionsPlan {
+        most: 512,
+        per_client: 16,
+        idle: Duration::from_secs(3),
+        handshake: Duration::from_secs(5),
+    };
+    assert_eq!(plan.connections, expected);
 }

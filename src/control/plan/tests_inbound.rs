@@ -1,5 +1,6 @@
 //! What comes from IPv4: static mappings, lifetimes, waiting SYNs.
 
+use super::check;
 use super::tests::{nat64, problems};
 
 /// Problems of static mappings, each as its five values; line 3 is the first of them.
@@ -84,4 +85,34 @@ fn f01_there_is_nothing_to_run_without_a_prefix_or_a_pool_address() {
     assert_eq!(problems("[nat64]\n"), ["1 nat64.pool4: missing"]);
     assert_eq!(problems("nat64.pool4 = []\n"), ["1 nat64.pool4: empty"]);
     assert_eq!(nat64("nat64.pool6 = []\n"), ["3 nat64.pool6: empty"]);
+}
+
+/// What needs an address of its own, or none.
+#[test]
+fn an_address_that_is_shared_is_no_address_for_everything() {
+    let shared = |more: &str| {
+        problems(&format!(
+            "[[unit]]\nname = \"a\"\nprefixes = [\"2001:db8:6::/64\"]\n[[nat64.pool4]]\nprefix = \"192.0.2.1/32\"\n\
+             mode = \"shared\"\nports = \"40960-65535\"\n{more}"
+        ))
+    };
+    assert_eq!(shared(""), [""; 0]);
+    assert_eq!(shared("interface = \"eth0\""), ["8 nat64.pool4[0].interface: interface-unused"]);
+    assert_eq!(shared("[fastpath]\nmode = \"off\""), ["9 fastpath.mode: shared-needs-fast-path"]);
+    assert_eq!(shared("[fastpath]\nmode = \"require\""), [""; 0]);
+    assert_eq!(shared("[nat64]\nreach-gateway = true"), ["9 nat64.reach-gateway: shared-reach"]);
+    let entry = "[[nat64.static]]\nprotocol = \"tcp\"\ninternal-address = \"2001:db8:6::1\"\ninternal-port = 80\n\
+                 external-address = \"192.0.2.1\"\nexternal-port = 80";
+    assert_eq!(shared(entry), ["12 nat64.static[0].external-address: static-shared"]);
+    // The machine's DNS64 may answer there, and its resolver be asked.
+    assert_eq!(shared("[dns64]\nlisten = [\"192.0.2.1:53\"]\nupstream = [\"192.0.2.1:5353\"]"), [""; 0]);
+}
+
+#[test]
+fn the_plan_says_what_is_shared() {
+    let text = "[[nat64.pool4]]\nprefix = \"192.0.2.1/32\"\nmode = \"shared\"\nports = \"40960-65535\"\n\
+                [[nat64.pool4]]\nprefix = \"198.51.100.0/28\"\n";
+    let plan = check(text).unwrap().plan;
+    assert_eq!(plan.shared(), [("192.0.2.1".parse().unwrap(), 40_960..=65_535)]);
+    assert_eq!(plan.nat64().unwrap().ranges().iter().map(|r| r.shared).collect::<Vec<_>>(), [true, false]);
 }

@@ -265,6 +265,15 @@ fn a_foreign_answer_is_no_answer() {
     assert_eq!((outcome, message.metadata.response_code), (Outcome::ServFail, ResponseCode::ServFail));
 }
 
+/// An UPDATE may have records without data; a reply to a query may not, and would be made of one.
+#[test]
+fn an_answer_with_another_opcode_is_no_answer() {
+    let Answer::Reply(mut bytes) = good_a() else { panic!() };
+    bytes[2] |= 5 << 3;
+    let (outcome, message) = aaaa_of(&settings(), &nodata(), &Answer::Reply(bytes));
+    assert_eq!((outcome, message.metadata.response_code), (Outcome::ServFail, ResponseCode::ServFail));
+}
+
 #[test]
 fn k34_k36_parameters_of_https_records_are_byte_equal() {
     // Priority 1, target `.`, ipv4hint 192.0.2.1, and key 65333 that nobody knows.

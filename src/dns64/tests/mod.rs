@@ -3,6 +3,7 @@
 mod edges;
 mod properties;
 mod table;
+mod total;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

@@ -2,12 +2,14 @@
 
 use std::net::UdpSocket;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::future::{FutureExt, ready};
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use hickory_proto::rr::Name;
+use hickory_proto::serialize::binary::BinDecodable;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{sleep_until, timeout_at};
@@ -17,8 +19,15 @@ use super::counters::{Counter, Counters};
 use super::front::{Found, Front, Lane, Miss, Stale, Started};
 use super::upstream::{Budget, Upstreams};
 use super::{Change, Config, Limits};
-use crate::dns64::{Answer, Ask, Meta, Next, Pace, Question, Reply, stats};
+use crate::dns64::stats::{self, Names};
+use crate::dns64::{self, Answer, Ask, Class, Meta, Next, Pace, Question, Reply};
 use crate::time::Instant;
+
+/// Units that a reload may bring and that still have a row of their own in the statistics.
+const SPARE_UNITS: usize = 64;
+
+/// A unit by its name, or the clients of none, and how its questions ended.
+pub type UnitRow = (Option<String>, stats::Row);
 
 /// What all listeners share: settings, upstreams, counters, the way to the upstreams.
 pub struct Shared {
@@ -27,9 +36,12 @@ pub struct Shared {
     /// Counts what no lane does.
     counters: Arc<Counters>,
     streams: Mutex<Streams>,
+    /// The units, as the rows of the statistics have them: a row stays with its unit.
+    units: Mutex<Vec<String>>,
     in_flight: Arc<Semaphore>,
     limits: Limits,
     origin: std::time::Instant,
+    changing: Mutex<()>,
     jobs: mpsc::UnboundedSender<Job>,
     open_jobs: Mutex<Option<mpsc::UnboundedReceiver<Job>>>,
 }
@@ -62,11 +74,12 @@ impl Shared {
     /// With these settings.
     pub fn new(config: Config, limits: Limits) -> Self {
         let counters = Arc::<Counters>::default();
-        let units = config.units;
-        let streams = Arc::new(Lane::new(units));
-        let udp = (0..limits.udp_threads).map(|_| Arc::new(Lane::new(units)));
+        let units = config.units.clone();
+        let lane = || Arc::new(Lane::new(units.len() + SPARE_UNITS, config.top_names));
+        let streams = lane();
+        let udp = (0..limits.udp_threads).map(|_| lane());
         // The streams' lane is the last.
-        let lanes = udp.chain([Arc::clone(&streams)]).collect();
+        let lanes: Box<[_]> = udp.chain([Arc::clone(&streams)]).collect();
         let active = Arc::new(ArcSwap::from_pointee(Active::new(config, None, &counters)));
         let streams = Front::new(&active, Arc::clone(&streams), limits.cache_share());
         let (jobs, open_jobs) = mpsc::unbounded_channel();
@@ -75,9 +88,11 @@ impl Shared {
             lanes,
             counters,
             streams: Mutex::new(Streams { front: streams, out: vec![0; usize::from(u16::MAX)].into() }),
+            units: Mutex::new(units),
             in_flight: Arc::new(Semaphore::new(limits.in_flight)),
             limits,
             origin: std::time::Instant::now(),
+            changing: Mutex::new(()),
             jobs,
             open_jobs: Mutex::new(Some(open_jobs)),
         }
@@ -95,18 +110,32 @@ impl Shared {
         reply.await.ok()
     }
 
-    /// Takes over changes, all at once. Only one caller at a time.
+    /// Takes over changes, all at once.
     pub fn apply(&self, changes: impl IntoIterator<Item = Change>) {
+        // What others change meanwhile must not be lost. There is nothing in there that a panic could spoil.
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.active.load();
         let mut config = old.config.clone();
         for change in changes {
             match change {
-                Change::Dns64(change) => config.dns64.apply(change),
+                Change::Dns64(dns64::Change::Replace(mut settings)) => {
+                    let rows = self.rows_of(&config.units);
+                    let row = |unit| rows.get(usize::from(unit)).copied().unwrap_or(u16::MAX);
+                    settings.units = settings.units.map(row);
+                    config.dns64.apply(dns64::Change::Replace(settings));
+                }
+                Change::Dns64(change @ dns64::Change::Health(_)) => config.dns64.apply(change),
                 Change::Upstream(servers) => config.upstream = servers,
                 Change::Groups(groups) => config.groups = groups,
                 Change::Trust(trust) => config.trust = trust,
                 Change::Certificate(certificate) => config.certificate = certificate,
+                Change::HttpsPath(path) => config.https_path = path,
+                Change::Units(units) => config.units = units,
+                Change::TopNames(most) => config.top_names = most,
             }
+        }
+        if config.top_names != old.config.top_names {
+            self.lanes.iter().for_each(|lane| lane.keep_names(config.top_names));
         }
         self.active.store(Arc::new(Active::new(config, Some(&old), &self.counters)));
     }
@@ -121,9 +150,30 @@ impl Shared {
         Counters::snapshot(self.lanes.iter().map(|lane| &lane.counters).chain([&*self.counters]))
     }
 
-    /// How questions ended, by unit and class: the units in the order of the settings, then clients of none.
-    pub fn statistics(&self) -> Vec<stats::Row> {
-        stats::sum(self.lanes.iter().map(|lane| lane.tally.read()))
+    /// How questions ended, by unit and class; the last row is the clients of no unit.
+    pub fn statistics(&self) -> Vec<UnitRow> {
+        let mut rows = stats::sum(self.lanes.iter().map(|lane| lane.tally.read()));
+        let outside = rows.pop().map(|row| (None, row));
+        let units = self.unit_rows().clone();
+        units.into_iter().map(Some).zip(rows).chain(outside).collect()
+    }
+
+    /// The names that were asked most, if they are kept: class, name, number of questions.
+    pub fn top_names(&self) -> Vec<(Class, String, u64)> {
+        let most = self.active.load().config.top_names;
+        let mut names = Names::new(self.lanes.len() * most);
+        for lane in &self.lanes {
+            if let Some(kept) = &*lane.names() {
+                kept.top().into_iter().for_each(|(class, name, count)| names.add(class, name, count));
+            }
+        }
+        let text = |name: &[u8]| Name::from_bytes(name).map(|name| name.to_ascii()).ok();
+        names
+            .top()
+            .into_iter()
+            .filter_map(|(class, name, n)| Some((class, text(name)?, n)))
+            .take(most)
+            .collect()
     }
 
     /// Questions that wait for the upstream now.
@@ -134,6 +184,26 @@ impl Shared {
     /// Bounds, as they were at start.
     pub const fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    fn unit_rows(&self) -> MutexGuard<'_, Vec<String>> {
+        self.units.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The rows of these units. A new one has its own as long as there are any to spare.
+    fn rows_of(&self, units: &[String]) -> Vec<u16> {
+        let mut rows = self.unit_rows();
+        let most = self.lanes.first().map_or(0, |lane| lane.tally.units());
+        let mut row_of = |unit: &String| {
+            let known = rows.iter().position(|row| row == unit).or_else(|| {
+                (rows.len() < most).then(|| {
+                    rows.push(unit.clone());
+                    rows.len() - 1
+                })
+            });
+            known.and_then(|row| u16::try_from(row).ok()).unwrap_or(u16::MAX)
+        };
+        units.iter().map(&mut row_of).collect()
     }
 
     pub(super) fn counters(&self) -> &Counters {
@@ -194,7 +264,7 @@ impl Shared {
 
     /// The part that waits.
     async fn resolve(&self, miss: Miss, back: Back) {
-        let Miss { active, ask, store, scope, stale, lane, place } = miss;
+        let Miss { active, ask, store, scope, stale, lane, named, place } = miss;
         // What is counted here is counted on one thread: the runtime's.
         let own = self.lanes.last().unwrap_or(&lane);
         let mut open = Some((back, stale));
@@ -202,6 +272,7 @@ impl Shared {
             if let Some((back, Some((bytes, outcome)))) = open.take_if(|(_, stale)| stale.is_some()) {
                 own.counters.add(Counter::CacheStale);
                 own.count(scope, outcome, false);
+                own.count_name(named.as_deref(), outcome);
                 self.send(back, bytes);
             }
         };
@@ -228,6 +299,7 @@ impl Shared {
         }
         if let Some((back, _)) = open {
             own.count(scope, reply.outcome, reply.is_truncated());
+            own.count_name(named.as_deref(), reply.outcome);
             self.send(back, reply.bytes.clone());
         }
         drop(place);

@@ -1,7 +1,7 @@
 //! The part of a query's way that never waits: rate limit, cache, and what the DNS64 can say by itself. Each UDP thread
 //! has a front of its own, the streams share one; nothing in it is locked or allocated for a reply from the cache.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use crossbeam_queue::ArrayQueue;
@@ -11,8 +11,8 @@ use super::answer::{Active, Shared};
 use super::counters::{Counter, Counters};
 use crate::dns64::cache::{Cache, Lookup};
 use crate::dns64::limit::{self, Limit, Limiter, Verdict};
-use crate::dns64::stats::Tally;
-use crate::dns64::{self, Ask, Meta, Outcome, Reply, Scope, Step, Transport};
+use crate::dns64::stats::{Names, Tally};
+use crate::dns64::{self, Ask, Class, Meta, Outcome, Reply, Scope, Step, Transport, question_name};
 use crate::time::Instant;
 
 /// Replies of the others that wait to be stored. The oldest give way: that costs a question, nothing else.
@@ -24,6 +24,8 @@ const SHARED_REPLY: usize = 4096;
 pub(super) struct Lane {
     pub(super) counters: Counters,
     pub(super) tally: Tally,
+    /// Only where the operator wants to know.
+    names: Mutex<Option<Names>>,
     found: ArrayQueue<Arc<Found>>,
 }
 
@@ -59,6 +61,8 @@ pub(super) struct Miss {
     /// For when no other comes.
     pub(super) stale: Stale,
     pub(super) lane: Arc<Lane>,
+    /// The name in the question, where names are kept.
+    pub(super) named: Option<Vec<u8>>,
     pub(super) place: OwnedSemaphorePermit,
 }
 
@@ -71,8 +75,35 @@ pub(super) struct Front {
 }
 
 impl Lane {
-    pub(super) fn new(units: usize) -> Self {
-        Self { counters: Counters::default(), tally: Tally::new(units), found: ArrayQueue::new(FOUND) }
+    pub(super) fn new(units: usize, names: usize) -> Self {
+        let lane = Self {
+            counters: Counters::default(),
+            tally: Tally::new(units),
+            names: Mutex::default(),
+            found: ArrayQueue::new(FOUND),
+        };
+        lane.keep_names(names);
+        lane
+    }
+
+    /// Forgets all names, and keeps so many from now on.
+    pub(super) fn keep_names(&self, most: usize) {
+        *self.names() = (most > 0).then(|| Names::new(most));
+    }
+
+    /// The names, if they are kept.
+    pub(super) fn names(&self) -> MutexGuard<'_, Option<Names>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts the name of a question about addresses; there is none where names are not kept.
+    pub(super) fn count_name(&self, name: Option<&[u8]>, outcome: Outcome) {
+        let class = outcome.class();
+        if let Some(name) = name.filter(|_| class != Class::Other)
+            && let Some(names) = &mut *self.names()
+        {
+            names.count(class, name);
+        }
     }
 
     /// Leaves a reply for the front.
@@ -135,6 +166,7 @@ impl Front {
         let active = self.active.load();
         let settings = &active.config.dns64;
         let scope = settings.scope(meta);
+        let named = (active.config.top_names > 0).then(|| question_name(query)).flatten();
         let mut store = None;
         let mut stale = None;
         if let Some(scope) = scope {
@@ -142,6 +174,7 @@ impl Front {
                 Lookup::Hit { len, outcome } => {
                     self.lane.counters.add(Counter::CacheHits);
                     self.lane.count(Some(scope), outcome, is_truncated(out));
+                    self.lane.count_name(named, outcome);
                     return Started::Reply(len);
                 }
                 Lookup::Miss { stale: old } => {
@@ -161,6 +194,7 @@ impl Front {
                 if let Some(scope) = store {
                     self.cache.store(scope, query, &reply, now);
                 }
+                self.lane.count_name(named, reply.outcome);
                 return self.reply(scope, &reply, out);
             }
             Step::Ignore => {
@@ -176,6 +210,7 @@ impl Front {
                 scope,
                 stale,
                 lane: Arc::clone(&self.lane),
+                named: named.map(<[u8]>::to_vec),
                 place,
             })),
             Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => {

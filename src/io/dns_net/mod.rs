@@ -44,7 +44,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-pub use answer::Shared;
+pub use answer::{Shared, UnitRow};
 pub use counters::Counter;
 pub use listen::{BindError, Bound, ListenSettings, bind};
 pub use tls::{Certificate, CertificateError};
@@ -54,20 +54,22 @@ use crate::dns64;
 use tcp::Speech;
 
 /// The usual path (RFC 8484 §4.1.1 has it in its examples).
-const HTTPS_PATH: &str = "/dns-query";
+pub const HTTPS_PATH: &str = "/dns-query";
 
 /// Everything that may change while the service runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     /// How questions are decided.
     pub dns64: dns64::Settings,
-    /// How many units clients belong to, for the statistics; it does not change while the service runs.
-    pub units: usize,
+    /// Names of the units that clients belong to, as the settings number them.
+    pub units: Vec<String>,
+    /// How many of the names that are asked most are kept; with 0 none is.
+    pub top_names: usize,
     /// The resolvers that are asked, best first: group 0.
     pub upstream: Vec<Upstream>,
     /// The resolvers of the other groups, from group 1 on.
     pub groups: Vec<Vec<Upstream>>,
-    /// Who vouches for resolvers that are asked over TLS.
+    /// Who vouches for resolvers that are asked over TLS or HTTPS.
     pub trust: Trust,
     /// What the TLS and HTTPS listeners show; without it they refuse every handshake.
     pub certificate: Option<Certificate>,
@@ -88,6 +90,13 @@ pub enum Change {
     Trust(Trust),
     /// Replace the certificate.
     Certificate(Option<Certificate>),
+    /// Replace the path of HTTPS requests.
+    HttpsPath(Option<String>),
+    /// Replace the names of the units; for those that have the same name counting goes on. Before the settings that
+    /// number them.
+    Units(Vec<String>),
+    /// Keep so many names, or with 0 none, and forget those that are kept.
+    TopNames(usize),
 }
 
 /// Bounds, fixed at start.

@@ -12,6 +12,8 @@ mod maps;
 mod mirror;
 
 use std::io;
+use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,10 +23,10 @@ use std::time::Duration;
 use aya::maps::{Map, MapData, PerCpuArray};
 
 pub use fault::Fault;
-use layout::{Board, COUNTERS, Counters, Record as Slot};
+use layout::{Board, COUNTERS, Counters, LISTENERS, Notices, Record as Slot};
 pub use layout::{POOLS, SCOPES};
 use load::Programs;
-use maps::Mapped;
+pub(super) use maps::{Mapped, Shared};
 use mirror::Keys;
 pub use mirror::Worker;
 
@@ -52,8 +54,11 @@ pub struct Config {
     pub tun_index: u32,
     /// Prefixes whose packets concern us, on the IPv6 side. At most [`POOLS`].
     pub pool6: Vec<Prefix6>,
-    /// The same on the IPv4 side.
+    /// The same on the IPv4 side, together with `shared`.
     pub pool4: Vec<Prefix4>,
+    /// Addresses that the machine has, too, with the ports and identifiers that are not its own. What no rule translates
+    /// is sent into the TUN from here, since no route leads there.
+    pub shared: Vec<(Ipv4Addr, RangeInclusive<u16>)>,
     /// MTU of the IPv6 side; the route's holds too.
     pub mtu6: u16,
     /// MTU of the IPv4 side; the route's holds too.
@@ -78,6 +83,14 @@ pub struct Config {
     pub ident_span: u16,
     /// Where maps are pinned: a directory of our own, on a bpf file system (one is mounted there if it is not).
     pub pin_dir: PathBuf,
+}
+
+impl Config {
+    const fn check_pools(&self) -> Result<(), Fault> {
+        let (six, four) = (self.pool6.len(), self.pool4.len() + self.shared.len());
+        let found = if six > four { six } else { four };
+        if found > POOLS { Err(Fault::TooManyPools { found, most: POOLS }) } else { Ok(()) }
+    }
 }
 
 /// Which program an interface gets.
@@ -105,6 +118,7 @@ pub struct FastPath {
     programs: Mutex<Programs>,
     keys: Mutex<Keys>,
     records: Arc<Mapped<Slot>>,
+    notices: Arc<Mapped<Notices>>,
     board: Mapped<Board>,
     scopes: Mapped<AtomicU64>,
     counters: PerCpuArray<MapData, Counters>,
@@ -150,10 +164,7 @@ pub fn is_bpf_fs(dir: &Path) -> bool {
 impl FastPath {
     /// Loads the programs without putting them anywhere; tells them nothing yet.
     pub fn load(config: &Config) -> Result<Self, Fault> {
-        let most = config.pool6.len().max(config.pool4.len());
-        if most > POOLS {
-            return Err(Fault::TooManyPools { found: most, most: POOLS });
-        }
+        config.check_pools()?;
         let path = config.pin_dir.display().to_string();
         let layout = |reason: String| Fault::Layout { path: path.clone(), reason };
         let programs = load::load(config)?;
@@ -174,6 +185,8 @@ impl FastPath {
         }
         let (scopes, count) = take("scopes", size_of::<AtomicU64>() as u32)?;
         let scopes = Mapped::new(&scopes.fd(), count as usize).map_err(unmapped)?;
+        let (notices, _) = take("notices", size_of::<Notices>() as u32)?;
+        let notices = Arc::new(Mapped::new(&notices.fd(), LISTENERS).map_err(unmapped)?);
         let (records, flows) = take("records", size_of::<Slot>() as u32)?;
         let records = Arc::new(Mapped::new(&records.fd(), flows as usize).map_err(unmapped)?);
         let ((flows6, count6), (flows4, count4)) = (take("flows6", 4)?, take("flows4", 4)?);
@@ -186,15 +199,22 @@ impl FastPath {
             PerCpuArray::try_from(Map::PerCpuArray(counters)).map_err(|e| layout(e.to_string()))?;
         let free = keys.tidy(&records);
         let (programs, keys, free) = (Mutex::new(programs), Mutex::new(keys), Mutex::new(free));
-        Ok(Self { programs, keys, records, board, scopes, counters, free, pins: config.pin_dir.clone() })
+        Ok(Self {
+            programs,
+            keys,
+            records,
+            notices,
+            board,
+            scopes,
+            counters,
+            free,
+            pins: config.pin_dir.clone(),
+        })
     }
 
     /// Tells the programs what `config` says beside the interfaces.
     pub fn update(&self, config: &Config) -> Result<(), Fault> {
-        let most = config.pool6.len().max(config.pool4.len());
-        if most > POOLS {
-            return Err(Fault::TooManyPools { found: most, most: POOLS });
-        }
+        config.check_pools()?;
         let mut seed = self.board[0].seed();
         if seed == 0 {
             let mut bytes = [0; 8];
@@ -224,10 +244,11 @@ impl FastPath {
     pub fn mirrors(&self, workers: u16) -> Result<Vec<Box<dyn Mirror + Send>>, Fault> {
         let mut free = std::mem::take(&mut *lock(&self.free));
         let mut mirrors: Vec<Box<dyn Mirror + Send>> = Vec::new();
-        for left in (1..=usize::from(workers)).rev() {
-            let share = free.split_off(free.len() - free.len() / left);
+        for number in 0..workers {
+            let share = free.split_off(free.len() - free.len() / usize::from(workers - number));
             let keys = lock(&self.keys).again().map_err(|e| Fault::Refused { reason: e.to_string() })?;
-            mirrors.push(Box::new(Worker::new(keys, Arc::clone(&self.records), share, self.records.len())));
+            let (records, notices) = (self.records.clone(), self.notices.clone());
+            mirrors.push(Box::new(Worker::new(number, keys, records, notices, share)));
         }
         Ok(mirrors)
     }

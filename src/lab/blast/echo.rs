@@ -80,7 +80,7 @@ pub fn serve(listen: SocketAddr) -> io::Result<()> {
     serve_on(&socket(listen)?)
 }
 
-fn serve_on(socket: &UdpSocket) -> io::Result<()> {
+pub(super) fn serve_on(socket: &UdpSocket) -> io::Result<()> {
     let mut packet = [0; 65_536];
     loop {
         let (len, from) = match socket.recv_from(&mut packet) {

@@ -2,13 +2,16 @@
 //!
 //! [`gso`] sends UDP super-packets (`UDP_SEGMENT`) and counts what arrives; [`echo`] keeps a fixed number of small
 //! UDP packets on the way; [`connect`] opens TCP connections, moves a byte each way and resets them; [`flood`] makes as many
-//! new sessions as it is told, and [`flows`] knows to the packet what it does to others.
+//! new sessions as it is told, and [`flows`] knows to the packet what it does to others. [`spread`] is [`echo`] over as many
+//! flows as a large network has, with the time of each round trip; [`offer`] sends at a rate and has the rest counted.
 
 pub mod connect;
 pub mod echo;
 pub mod flood;
 pub mod flows;
 pub mod gso;
+pub mod offer;
+pub mod spread;
 
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
@@ -51,6 +54,27 @@ pub enum BlastCommand {
         /// How many at once, on how many flows, how long
         #[command(flatten)]
         load: echo::Load,
+    },
+    /// Closed loop over the flows of many source addresses, and how long round trips take
+    Spread {
+        /// ADDRESS:PORT of an `echo-server`
+        server: SocketAddr,
+        /// How many flows, how many packets at once, how long
+        #[command(flatten)]
+        load: spread::Load,
+    },
+    /// Count for `offer` clients until ended
+    OfferServer {
+        /// ADDRESS:PORT
+        listen: SocketAddr,
+    },
+    /// Send UDP packets at a rate; the server says how many arrived
+    Offer {
+        /// ADDRESS:PORT of the server
+        server: SocketAddr,
+        /// How fast, on how many flows, how long
+        #[command(flatten)]
+        load: offer::Load,
     },
     /// Send UDP, TCP SYNs and pings of many sources, ports and identifiers at a fixed rate
     Flood {
@@ -96,6 +120,9 @@ pub fn run(command: BlastCommand) -> Result<(), LabError> {
         BlastCommand::Gso { server, load, reverse: true } => gso::pull(server, &load).and_then(print),
         BlastCommand::EchoServer { listen } => echo::serve(listen),
         BlastCommand::Echo { server, load } => echo::run(server, &load).and_then(print),
+        BlastCommand::Spread { server, load } => spread::run(server, &load).and_then(print),
+        BlastCommand::OfferServer { listen } => offer::serve(listen),
+        BlastCommand::Offer { server, load } => offer::run(server, &load).and_then(print),
         BlastCommand::Flood { target, load } => flood::run(target, &load).and_then(print),
         BlastCommand::FlowsServer { listen } => flows::serve(listen),
         BlastCommand::Flows { server, load } => flows::run(server, &load).and_then(print),

@@ -2,12 +2,15 @@
 //! the reply, byte for byte, as long as no second has passed.
 
 use hickory_proto::op::Message;
-use hickory_proto::rr::RecordType;
+use hickory_proto::rr::rdata::{A, CNAME};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
 use sampan::dns64::cache::{Cache, Lookup};
 use sampan::dns64::{
-    Answer, Change, Health, Meta, Mode, Outcome, Reply, Settings, Step, Transport, WhenDown, begin, finish,
+    Answer, Change, Health, Meta, Mode, OnError, Outcome, Range, Reply, Settings, Step, Transport, WhenDown,
+    Zone, Zones, begin, finish,
 };
 use sampan::time::Instant;
+use sampan::xlat::pref64::Pref64;
 
 use super::bytes::Bytes;
 
@@ -79,8 +82,32 @@ fn look(bits: u8) -> (Settings, Meta) {
     if bits & 32 != 0 {
         settings.apply(Change::Health(Health::Down));
     }
+    if bits & 128 != 0 {
+        more(&mut settings);
+    }
     let transport = if bits & 64 != 0 { Transport::Tcp } else { Transport::Udp };
     (settings, Meta { client: CLIENT, transport })
+}
+
+/// Several prefixes, ranges, exclusions, names with modes of their own, and names that are answered here.
+fn more(settings: &mut Settings) {
+    let name = |text: &str| Name::from_ascii(text).expect("a name");
+    let own: Pref64 = "2001:db8:64::/96".parse().expect("a prefix");
+    let policy = &mut settings.policy;
+    policy.prefixes = vec![own, "2001:db8:122::/48".parse().expect("a prefix")];
+    policy.ranges = vec![Range { v4: "10.0.0.0/8".parse().expect("a network"), prefixes: vec![] }];
+    policy.allow = vec!["0.0.0.0/0".parse().expect("a network")];
+    policy.exclude_aaaa.push(own.prefix());
+    policy.on_error = OnError::Fail;
+    policy.names = vec![(name("pass.example."), Mode::Pass), (name("always.example."), Mode::Always)];
+    let alias = |from, to| Record::from_rdata(name(from), 60, RData::CNAME(CNAME(name(to))));
+    let records = vec![
+        Record::from_rdata(name("a.lan."), 60, RData::A(A::new(198, 41, 0, 4))),
+        alias("b.lan.", "a.lan."),
+        alias("c.lan.", "x.example."),
+        alias("d.lan.", "d.lan."),
+    ];
+    settings.zones = Zones::new([Zone { apex: name("lan."), records }]);
 }
 
 /// An answer about the name with this type: flags and counts, then the records.

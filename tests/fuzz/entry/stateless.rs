@@ -62,6 +62,7 @@ pub fn stateless(data: &[u8]) {
             Verdict::Translated => assert!(out.translated + out.pieces > 0, "{bytes:02x?}"),
             Verdict::Dropped(_) => assert_eq!((out.translated, out.pieces), (0, 0), "{bytes:02x?}"),
             Verdict::Held => panic!("stateless is without waiting"),
+            Verdict::Returned => panic!("nothing is shared with the machine"),
         }
         assert!(out.originated <= 1);
     }
@@ -159,6 +160,7 @@ impl Sink for Collected {
         match sent {
             Sent::Translated => self.translated += 1,
             Sent::Piece => self.pieces += 1,
+            Sent::Returned => panic!("nothing is shared with the machine"),
             Sent::Originated => {
                 assert_eq!(packet.offload, Offload::default());
                 self.originated += 1;

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_net::NetError;
@@ -35,13 +35,21 @@ type Exchange = DnsExchange<TokioRuntimeProvider>;
 const SYSTEM: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
-/// The certificate authorities that vouch for upstream resolvers: those of the system, or others.
+/// The certificate authorities that vouch for upstream resolvers; none at first.
 #[derive(Clone, Debug, Default)]
-pub struct Trust(Option<Arc<ClientConfig>>);
+pub struct Trust(Option<Arc<Authorities>>);
 
-/// Certificates that cannot be used.
+#[derive(Debug)]
+struct Authorities {
+    /// What they were read from.
+    pem: Vec<u8>,
+    /// What to check certificates with.
+    config: Arc<ClientConfig>,
+}
+
+/// Why certificates of authorities cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TrustError(String);
+pub struct TrustError(pub String);
 
 impl Trust {
     /// Those in a PEM file.
@@ -60,37 +68,23 @@ impl Trust {
             .map_err(|e| broken(&e))?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self(Some(Arc::new(config))))
+        Ok(Self(Some(Arc::new(Authorities { pem: pem.to_vec(), config: Arc::new(config) }))))
     }
 
-    /// What to check certificates with.
-    fn config(&self) -> Option<Arc<ClientConfig>> {
-        // Read once, when the first connection needs them.
-        static OF_SYSTEM: OnceLock<Trust> = OnceLock::new();
-        self.0.clone().or_else(|| OF_SYSTEM.get_or_init(Self::of_system).0.clone())
-    }
-
-    fn of_system() -> Self {
+    /// Those of the system, as they are now.
+    pub fn system() -> Result<Self, TrustError> {
         let found = SYSTEM.iter().find_map(|file| Some((file, std::fs::read(file).ok()?)));
         let Some((file, pem)) = found else {
-            tracing::warn!("no file of certificate authorities: no resolver can be asked over TLS or HTTPS");
-            return Self::default();
+            return Err(TrustError(format!("there is none of {}", SYSTEM.join(", "))));
         };
-        Self::from_pem(&pem).unwrap_or_else(|error| {
-            tracing::warn!(file, %error, "no resolver can be asked over TLS or HTTPS");
-            Self::default()
-        })
+        Self::from_pem(&pem).map_err(|TrustError(reason)| TrustError(format!("{file}: {reason}")))
     }
 }
 
-/// The same authorities, which means the same file was read once.
+/// The same file, read once or twice.
 impl PartialEq for Trust {
     fn eq(&self, other: &Self) -> bool {
-        match (&self.0, &other.0) {
-            (None, None) => true,
-            (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs),
-            (None, Some(_)) | (Some(_), None) => false,
-        }
+        self.0.as_ref().map(|ours| &ours.pem) == other.0.as_ref().map(|theirs| &theirs.pem)
     }
 }
 
@@ -98,7 +92,7 @@ impl Eq for Trust {}
 
 impl fmt::Display for TrustError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the certificate authorities cannot be read: {}", self.0)
+        f.write_str(&self.0)
     }
 }
 
@@ -165,17 +159,17 @@ impl Stream {
 
     async fn connect(&self) -> Result<Exchange, NetError> {
         let (addr, provider) = (self.upstream.addr, self.provider.clone());
-        let Some(config) = self.trust.config() else {
+        let Some(Authorities { config, .. }) = self.trust.0.as_deref() else {
             return Err("no certificate authorities to trust".into());
         };
         match &self.upstream.over {
             Over::Udp => Err("no stream".into()),
             Over::Tls { name } => {
                 let server = ServerName::try_from(name.clone()).map_err(|e| NetError::from(e.to_string()))?;
-                tls_exchange(addr, server, (*config).clone(), OPENING, Some(PIPELINE), provider).await
+                tls_exchange(addr, server, (**config).clone(), OPENING, Some(PIPELINE), provider).await
             }
             Over::Https { name, path } => {
-                let builder = HttpsClientStream::builder(config, provider);
+                let builder = HttpsClientStream::builder(config.clone(), provider);
                 builder.exchange(addr, name.as_str().into(), path.as_str().into()).await
             }
         }
