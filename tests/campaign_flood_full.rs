@@ -77,7 +77,7 @@ fn once(way: Way, seconds: f64, seed: u64) -> Value {
     let (sent, worked, came, riding) = thread::scope(|scope| {
         let work = scope.spawn(|| ground.work(PACE, seconds + 2.0 * MARGIN));
         sleep(Duration::from_secs_f64(MARGIN));
-        let (before, riding) = (ground.books(), (way == Way::FastPath).then(|| ground.riding()));
+        let (before, riding) = (ground.books(), (way == Way::FastPath).then(|| riding(&ground)));
         let sent = ground.flood(0.0, seconds, seed);
         let worked = work.join().unwrap();
         (sent, worked, ground.books().since(&before), riding)
@@ -98,4 +98,11 @@ fn once(way: Way, seconds: f64, seed: u64) -> Value {
         "drops": came.named,
         "from_lan": came.from_lan,
     })
+}
+
+/// How many of B's sessions ride the fast path.
+fn riding(ground: &Ground) -> u64 {
+    let said = ground.lab.sampan(&["sessions", "--unit", "B", "--json", "--all"]).unwrap().check().unwrap();
+    let said: Value = serde_json::from_str(&said).unwrap();
+    said["rows"].as_array().unwrap().iter().filter(|row| row["path"] == "fast").count() as u64
 }

@@ -438,7 +438,7 @@ fn a_successor_takes_over_what_was_carried_on() {
 #[test]
 fn a_successor_with_another_key_or_number_of_workers_takes_everything_over() {
     let mut g = Gateway::with_fast_path(settings(), 2, usize::MAX);
-    let client = |host: u16| at(&format!("2001:db8:1::{host:x}"), 4000);
+    let client = |host: u16| at(format!("2001:db8:1::{host:x}"), 4000);
     let mut mapped = Vec::new();
     for host in 1..=40 {
         let t = g.translate(&udp(client(host), y(53), b"q")).source();

@@ -229,12 +229,6 @@ impl Ground {
         }
     }
 
-    /// How many of B's sessions ride the fast path.
-    pub fn riding(&self) -> u64 {
-        let said = self.json(&["sessions", "--unit", "B", "--json", "--all"]);
-        said["rows"].as_array().expect("rows").iter().filter(|row| row["path"] == "fast").count() as u64
-    }
-
     /// Memory of the gateway's process.
     pub fn rss_kib(&self) -> u64 {
         let pid = self.lab.service_pid(GATEWAY).unwrap();
