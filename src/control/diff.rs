@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use super::plan::host::{HostFacts, check_host};
-use super::plan::{Checked, DnsPlan, MtuPlan, Nat64Plan, Plan, Pool4Plan, SiitPlan, TranslatorPlan, load};
+use super::plan::{
+    Checked, DnsPlan, HealthPlan, MtuPlan, Nat64Plan, Plan, Pool4Plan, SiitPlan, TranslatorPlan, load,
+};
 use super::problem::{Fault, Places, Problem, Severity};
 use crate::dns64;
 use crate::io::dns_net::Upstream;
@@ -21,6 +23,8 @@ pub enum Change {
     Siit(siit::settings::Change),
     /// For the DNS64.
     Dns64(Box<DnsChange>),
+    /// For whoever decides whether the translator works.
+    Health(Box<HealthPlan>),
 }
 
 /// Replaces what a running DNS64 may be told anew.
@@ -50,6 +54,7 @@ impl Change {
             Self::Nat64(settings::Change::Static(_)) => "nat64.static",
             Self::Siit(siit::settings::Change::Mapping(_)) => "siit.eam",
             Self::Dns64(_) => "dns64",
+            Self::Health(_) => "health",
         }
     }
 }
@@ -114,7 +119,8 @@ pub fn diff(old: &Plan, new: &Plan) -> Result<Vec<Change>, Vec<NeedsRestart>> {
         (Some(was), Some(is)) if was != is => Some(Change::Dns64(Box::new(DnsChange::to(is)))),
         _ => None,
     };
-    Ok(translator.into_iter().chain(dns64).collect())
+    let health = (old.health != new.health).then(|| Change::Health(Box::new(new.health.clone())));
+    Ok(translator.into_iter().chain(dns64).chain(health).collect())
 }
 
 fn nat64(was: &Nat64Plan, is: &Nat64Plan) -> Vec<Change> {
@@ -163,7 +169,9 @@ fn restarts(old: &Plan, new: &Plan) -> Vec<String> {
         ("fastpath.pins", old.fastpath.pins != new.fastpath.pins),
         ("fastpath.miss-rate", old.fastpath.miss_rate != new.fastpath.miss_rate),
         ("fastpath.miss-burst", old.fastpath.miss_burst != new.fastpath.miss_burst),
+        ("health.gateway", old.health.gateway != new.health.gateway),
         ("admin.socket", old.admin_socket != new.admin_socket),
+        ("admin.dns64-socket", old.dns64_socket != new.dns64_socket),
         ("tun.name", old.tun_name != new.tun_name),
         ("log.level", old.log_level != new.log_level),
     ]);

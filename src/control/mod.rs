@@ -1,8 +1,9 @@
 //! Layer 5: the operator's side. [`config`] reads the file, [`plan`] checks it, [`diff`] compares two plans,
-//! [`admin`] answers the commands.
+//! [`admin`] answers the commands, [`health`] decides whether the translator works.
 
 pub mod admin;
 pub mod config;
 pub mod diff;
+pub mod health;
 pub mod plan;
 pub mod problem;

@@ -13,16 +13,18 @@ use tokio::sync::watch;
 use super::counters::{Counters, Totals};
 use super::dns;
 use super::fast::{Fast, WhyNot};
+use super::health::State;
 use super::ring::Exchange;
 use super::worker::{Request, Requests};
 use crate::addr::Prefix4;
 use crate::control::admin::{
-    Backend, ByProtocol, Counter, Cursor, DnsStatus, DropRow, FastStatus, Health, HealthState, Page,
-    Pool4Status, ReloadReport, SiitStatus, Status, WorkerStatus,
+    Backend, ByProtocol, Counter, Cursor, DnsStatus, DropRow, FastStatus, HealthState, Page, Pool4Status,
+    ReloadReport, SiitStatus, Status, WorkerStatus,
 };
 use crate::control::diff::{self, Change};
+use crate::control::health::{Ailment, TranslatorHealth};
 use crate::control::plan::host::HostFacts;
-use crate::control::plan::{Nat64Plan, Plan, Pool4Mode, Pool4Plan, TranslatorPlan};
+use crate::control::plan::{DnsPlan, Nat64Plan, Plan, Pool4Mode, Pool4Plan, TranslatorPlan};
 use crate::control::problem::{Fault, Problem};
 use crate::io::dns_net;
 use crate::io::fastpath::Fault as FastFault;
@@ -76,6 +78,8 @@ pub struct Control {
     pub contacts: Vec<Contact>,
     /// To wake them.
     pub exchange: Arc<Exchange>,
+    /// Whether the translator works.
+    pub health: State,
     /// What runs now.
     pub running: Mutex<Running>,
     /// Where the configuration is.
@@ -452,12 +456,7 @@ impl Backend for Control {
             }
         }
         if let (Some(dns), Some(plan)) = (&self.dns, &plan.dns64) {
-            let counter = |(name, value): (&str, u64)| Counter { name: name.into(), value };
-            status.dns64 = Some(DnsStatus {
-                listen: plan.listen.iter().map(ToString::to_string).collect(),
-                upstream: plan.upstream.iter().map(ToString::to_string).collect(),
-                counters: dns.snapshot().into_iter().map(counter).collect(),
-            });
+            status.dns64 = Some(dns_status(plan, dns));
         }
         status.fastpath = self.fast_status();
         for (worker, contact) in self.contacts.iter().enumerate() {
@@ -472,22 +471,21 @@ impl Backend for Control {
                     status.subscribers += tables.subscribers;
                 }
                 None => {
-                    status.health = Health {
-                        state: HealthState::Failed,
-                        reasons: vec![format!("worker {worker} does not answer")],
-                    };
+                    status.health.worsen(HealthState::Failed, &Ailment::Stuck { worker });
                 }
             }
             status.workers.push(row);
         }
-        let journal_fails = self.journal_healthy.as_ref().is_some_and(|h| !h.load(Ordering::Relaxed));
-        if journal_fails && status.health.state == HealthState::Ok {
-            status.health = Health {
-                state: HealthState::Degraded,
-                reasons: vec!["the block journal cannot be written".into()],
-            };
+        if self.journal_healthy.as_ref().is_some_and(|h| !h.load(Ordering::Relaxed)) {
+            status.health.worsen(HealthState::Degraded, &Ailment::Journal);
         }
+        status.translator = self.health.view();
+        status.health.follow(&status.translator);
         status
+    }
+
+    fn health(&self) -> TranslatorHealth {
+        self.health.view()
     }
 
     fn sessions(&self, filter: &RowFilter, cursor: Option<Cursor>, limit: usize) -> Page<SessionRow> {
@@ -535,6 +533,8 @@ impl Backend for Control {
                         dns.apply(dns::changes(change));
                     }
                 }
+                // Whoever looks after it reads the plan at every look.
+                Change::Health(_) => {}
             }
         }
         running.plan = reload.checked.plan;
@@ -547,6 +547,16 @@ impl Backend for Control {
 
     fn stop(&self, flush: bool) {
         self.stop.send_replace(if flush { Stop::Flush } else { Stop::Keep });
+    }
+}
+
+/// What a DNS64 has done.
+pub(super) fn dns_status(plan: &DnsPlan, dns: &dns_net::Shared) -> DnsStatus {
+    let counter = |(name, value): (&str, u64)| Counter { name: name.into(), value };
+    DnsStatus {
+        listen: plan.listen.iter().map(ToString::to_string).collect(),
+        upstream: plan.upstream.iter().map(ToString::to_string).collect(),
+        counters: dns.snapshot().into_iter().map(counter).collect(),
     }
 }
 

@@ -45,6 +45,11 @@ faults! {
                 => "change dns64.listen, or stop what listens there (ss -lnptu sport = :53)"
             vi "không có DNS64: {reason}"
                 => "đổi dns64.listen, hoặc dừng chương trình đang lắng nghe ở đó (ss -lnptu sport = :53)";
+        NoDns64
+            en "only the DNS64 shall run, but there is none in the configuration"
+                => "add the table [dns64], or leave out --only"
+            vi "chỉ chạy DNS64 nhưng cấu hình không có DNS64"
+                => "thêm bảng [dns64], hoặc bỏ --only";
         Privileges { reason: String }
             en "cannot drop privileges: {reason}"
                 => "start as root, or with CAP_NET_ADMIN, CAP_NET_BIND_SERVICE, CAP_SETUID and CAP_SETGID"

@@ -28,6 +28,7 @@ mod tcp;
 mod dns;
 mod fastpath;
 mod flood;
+mod health;
 mod lifecycle;
 mod policy;
 mod route;

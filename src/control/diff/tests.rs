@@ -23,12 +23,13 @@ fn plan(text: &str) -> Plan {
 }
 
 /// What a running gateway knows of its plan.
-fn running(plan: &Plan) -> (Settings, Option<DnsPlan>) {
-    (plan.nat64().unwrap().settings(Key([0; 16]), Mtu::default(), Hops::KernelForwards), plan.dns64.clone())
+fn running(plan: &Plan) -> (Settings, Option<DnsPlan>, HealthPlan) {
+    let settings = plan.nat64().unwrap().settings(Key([0; 16]), Mtu::default(), Hops::KernelForwards);
+    (settings, plan.dns64.clone(), plan.health.clone())
 }
 
 /// What a running gateway does with a change.
-fn apply((settings, dns): &mut (Settings, Option<DnsPlan>), change: Change) {
+fn apply((settings, dns, health): &mut (Settings, Option<DnsPlan>, HealthPlan), change: Change) {
     match change {
         Change::Nat64(settings::Change::Units(units)) => settings.units = units,
         Change::Nat64(settings::Change::Pool4(ranges)) => settings.pool4.ranges = ranges,
@@ -45,6 +46,7 @@ fn apply((settings, dns): &mut (Settings, Option<DnsPlan>), change: Change) {
             (dns.groups, dns.units) = (change.groups, change.units);
             dns.settings = change.settings;
         }
+        Change::Health(plan) => *health = *plan,
     }
 }
 
@@ -202,7 +204,13 @@ fn altered(path: &str) -> String {
         }),
         "unit.name" => swap("\"a\"", "\"b\""),
         "unit.prefixes" => swap("2001:db8:6::/64", "2001:db8:6::/48"),
+        "health.down-after" | "health.up-after" | "health.restart-grace" => line(&format!("{path} = 30")),
+        "health.egress" => line("health.egress = [\"203.0.113.1\"]"),
+        "health.targets" => line("health.targets = [\"203.0.113.1\"]"),
+        "health.targets-count" => line("health.targets-count = true"),
+        "health.gateway" => line("health.gateway = \"/s\""),
         "admin.socket" => line("admin.socket = \"/s\""),
+        "admin.dns64-socket" => line("admin.dns64-socket = \"/d\""),
         "tun.name" => line("tun.name = \"other\""),
         "log.level" => line("log.level = \"debug\""),
         other => panic!("no altered value for the new key {other}; add one"),

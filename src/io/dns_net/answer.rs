@@ -30,6 +30,7 @@ pub struct Shared {
     in_flight: Arc<Semaphore>,
     limits: Limits,
     origin: std::time::Instant,
+    changing: Mutex<()>,
     jobs: mpsc::UnboundedSender<Job>,
     open_jobs: Mutex<Option<mpsc::UnboundedReceiver<Job>>>,
 }
@@ -78,6 +79,7 @@ impl Shared {
             in_flight: Arc::new(Semaphore::new(limits.in_flight)),
             limits,
             origin: std::time::Instant::now(),
+            changing: Mutex::new(()),
             jobs,
             open_jobs: Mutex::new(Some(open_jobs)),
         }
@@ -95,8 +97,10 @@ impl Shared {
         reply.await.ok()
     }
 
-    /// Takes over changes, all at once. Only one caller at a time.
+    /// Takes over changes, all at once.
     pub fn apply(&self, changes: impl IntoIterator<Item = Change>) {
+        // What others change meanwhile must not be lost. There is nothing in there that a panic could spoil.
+        let _alone = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.active.load();
         let mut config = old.config.clone();
         for change in changes {
