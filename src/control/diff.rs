@@ -175,7 +175,27 @@ fn restarts(old: &Plan, new: &Plan) -> Vec<String> {
         ("tun.name", old.tun_name != new.tun_name),
         ("log.level", old.log_level != new.log_level),
     ]);
-    translator.into_iter().chain(others).collect()
+    translator.into_iter().chain(others).chain(ra_restarts(old, new)).collect()
+}
+
+fn ra_restarts(old: &Plan, new: &Plan) -> Vec<String> {
+    let (Some(was), Some(is)) = (&old.ra, &new.ra) else {
+        return differing(&[("ra", old.ra != new.ra)]);
+    };
+    // Those that follow the longest interval where nothing is said do not count when that has changed.
+    let same_pace = was.max_interval == is.max_interval && was.router_lifetime == is.router_lifetime;
+    differing(&[
+        ("ra.interfaces", was.interfaces != is.interfaces),
+        ("ra.max-interval", was.max_interval != is.max_interval),
+        ("ra.min-interval", same_pace && was.min_interval != is.min_interval),
+        ("ra.router-lifetime", was.router_lifetime != is.router_lifetime),
+        ("ra.pref64", was.pref64.is_empty() != is.pref64.is_empty()),
+        ("ra.pref64-lifetime", same_pace && was.pref64_lifetime != is.pref64_lifetime),
+        ("ra.dns", was.resolvers != is.resolvers),
+        ("ra.dns-lifetime", same_pace && was.resolvers_lifetime != is.resolvers_lifetime),
+        ("ra.managed", was.managed != is.managed),
+        ("ra.other-config", was.other != is.other),
+    ])
 }
 
 fn differing(keys: &[(&str, bool)]) -> Vec<String> {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant as Clock};
 
 use futures_util::future::join_all;
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout, timeout_at};
 
 use super::control::{Control, Mailbox, Stop};
@@ -31,6 +31,7 @@ type Probe = oneshot::Receiver<Result<(), Failure>>;
 /// What is known of the translator's health; everybody may read.
 pub struct State {
     known: Mutex<Known>,
+    up: watch::Sender<bool>,
 }
 
 struct Known {
@@ -50,11 +51,16 @@ pub struct Look {
 impl Default for State {
     fn default() -> Self {
         let known = Known { view: TranslatorHealth::default(), since: Clock::now() };
-        Self { known: Mutex::new(known) }
+        Self { known: Mutex::new(known), up: watch::Sender::new(true) }
     }
 }
 
 impl State {
+    /// Follows the state from now on: true is up.
+    pub fn follow(&self) -> watch::Receiver<bool> {
+        self.up.subscribe()
+    }
+
     /// The state for people and machines.
     pub fn view(&self) -> TranslatorHealth {
         let known = self.known();
@@ -88,6 +94,7 @@ impl State {
             view.up = up;
             view.changes += 1;
             known.since = Clock::now();
+            self.up.send_replace(up);
         }
     }
 

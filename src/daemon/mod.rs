@@ -15,6 +15,7 @@ mod notices;
 mod only_dns;
 mod own;
 mod privileges;
+mod ra;
 pub mod ring;
 mod stateful;
 pub mod worker;
@@ -158,6 +159,7 @@ async fn compose(plan: Plan, config: &Path, part: Part) -> Result<(), StartError
         Some(plan) if part == Part::All => Some(dns::Prepared::bind(plan)?),
         Some(_) | None => None,
     };
+    let ra = plan.ra.as_ref().map(ra::Prepared::open).transpose()?;
     netlink.apply(tun_index, &wanted(&plan), &Wanted::default()).await.map_err(network)?;
     let links = netlink.ethernet_links(tun_index).await.map_err(network)?;
     let fast = open_fast_path(&plan, links, tun_index, mtu, workers)?;
@@ -228,6 +230,7 @@ async fn compose(plan: Plan, config: &Path, part: Part) -> Result<(), StartError
     handle_signals(&control)?;
     tokio::spawn(control::look_after(control.clone()));
     tokio::spawn(health::watch(control.clone()));
+    let ra = ra.map(|ra| ra.start(&control.health.follow(), &stop)).transpose().map_err(system)?;
     tracing::info!(
         workers,
         tun = %plan.tun_name,
@@ -263,6 +266,10 @@ async fn compose(plan: Plan, config: &Path, part: Part) -> Result<(), StartError
     if let Some(dns) = dns {
         // A panic in there has been reported by itself.
         let _ = dns.thread.join();
+    }
+    for task in ra.into_iter().flatten() {
+        // A panic in there has been reported by itself.
+        let _ = task.await;
     }
     if how == Stop::Flush {
         let wanted = control.wanted();

@@ -6,6 +6,7 @@ pub mod host;
 pub mod mem;
 pub mod netfilter;
 pub mod netlink;
+pub mod ra;
 pub mod tun;
 pub mod vnet;
 

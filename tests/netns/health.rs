@@ -127,6 +127,8 @@ fn whatever_breaks_the_translator_turns_dns64_and_mends_by_itself() {
 #[test]
 fn a_restart_is_no_failure() {
     let mut lab = TestLab::up();
+    assert!(lab.sampan(&["stop"]).unwrap().ok());
+    assert!(lab.wait_service(GATEWAY, Duration::from_secs(10)).unwrap());
     lab.restart_gateway().unwrap();
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_secs(5) {

@@ -31,6 +31,7 @@ mod flood;
 mod health;
 mod lifecycle;
 mod policy;
+mod ra;
 mod route;
 mod siit;
 mod start;

@@ -176,6 +176,7 @@ section! {
         dns64: Dns64 = "dns64", Otherwise("no DNS64"), Below, "The DNS64. Leave the table out to run without one.";
         unit: Vec<At<Unit>> = "unit", Otherwise("everyone who is routed here is served"), Reload, "An organisation that is served. With at least one, packets from outside all of them are refused.";
         health: Health = "health", Otherwise("defaults"), Below, "By what the translator counts as working. While it does not, DNS64 answers as `dns64.when-down` says.";
+        ra: Ra = "ra", Otherwise("no router advertisements"), Below, "Router advertisements that tell clients the translation prefixes (PREF64, RFC 8781) and resolvers (RDNSS, RFC 8106), where no router does. While the translator is down the prefixes are taken back.";
         admin: Admin = "admin", Otherwise("defaults"), Below, "The socket of the `sampan` commands.";
         tun: Tun = "tun", Otherwise("defaults"), Below, "The network device of the translator.";
         log: Log = "log", Otherwise("defaults"), Below, "Messages on standard error.";
@@ -482,6 +483,22 @@ section! {
         targets_count: bool = "targets-count", Default("false"), Reload, "Whether the translator is down when none of `targets` answers.";
         restart_grace: u64 = "restart-grace", Default("120"), Reload, "Seconds, up to 86400, for which a gateway may be away before its DNS64, when that runs by itself (`run --only dns64`), takes it for down.";
         gateway: PathBuf = "gateway", Otherwise("`admin.socket`, on which there need not be any gateway"), Restart, "The socket of the gateway whose state such a DNS64 goes by. A gateway that is named here is down when it has not answered for `restart-grace`, even if it never did.";
+    }
+}
+
+section! {
+    /// `[ra]`
+    Ra {
+        interfaces: Vec<At<String>> = "interfaces", Required, Restart, "Interfaces on which they are sent.";
+        max_interval: u64 = "max-interval", Default("600"), Restart, "Longest time between two of them, 4 to 1800 seconds. RFC 4861: MaxRtrAdvInterval.";
+        min_interval: u64 = "min-interval", Otherwise("a third of `max-interval`"), Restart, "Shortest time between two that nobody has asked for, 3 seconds to three quarters of `max-interval`. RFC 4861: MinRtrAdvInterval.";
+        router_lifetime: u64 = "router-lifetime", Default("0"), Restart, "Seconds for which this machine is a default router, `max-interval` to 9000; 0: it is none. RFC 4861: AdvDefaultLifetime.";
+        pref64: bool = "pref64", Default("true"), Restart, "Whether the translation prefixes are told.";
+        pref64_lifetime: u64 = "pref64-lifetime", Otherwise("three times `max-interval`, at least `router-lifetime`"), Restart, "Seconds for which they hold, up to 65528; rounded up to a multiple of 8.";
+        dns: Vec<At<Ipv6Addr>> = "dns", Otherwise("none"), Restart, "Resolvers to tell, usually the addresses of `dns64.listen`.";
+        dns_lifetime: u64 = "dns-lifetime", Otherwise("three times `max-interval`"), Restart, "Seconds for which they hold, at least `max-interval`.";
+        managed: bool = "managed", Default("false"), Restart, "Set the M flag: addresses come by DHCPv6. It should say what other routers of the link say.";
+        other_config: bool = "other-config", Default("false"), Restart, "Set the O flag: other things come by DHCPv6.";
     }
 }
 

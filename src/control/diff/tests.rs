@@ -13,6 +13,7 @@ nat64.allow = [{ prefix = "10.0.0.0/8", name = "data centre" }]
 nat64.timers.per-port-timeout = [{ port-number = 53, timeout = 10 }]
 nat64.static = [{ protocol = "tcp", internal-address = "2001:db8:6::9", internal-port = 8080, external-address = "198.51.100.1", external-port = 80 }]
 unit = [{ name = "a", prefixes = ["2001:db8:6::/64"] }]
+ra.interfaces = ["eth0"]
 [dns64]
 listen = ["[2001:db8:6::1]:53"]
 upstream = ["203.0.113.53"]
@@ -209,6 +210,13 @@ fn altered(path: &str) -> String {
         "health.targets" => line("health.targets = [\"203.0.113.1\"]"),
         "health.targets-count" => line("health.targets-count = true"),
         "health.gateway" => line("health.gateway = \"/s\""),
+        "ra.interfaces" => swap("[\"eth0\"]", "[\"eth1\"]"),
+        "ra.max-interval" => line("ra.max-interval = 1800"),
+        "ra.min-interval" => line("ra.min-interval = 300"),
+        "ra.router-lifetime" | "ra.pref64-lifetime" | "ra.dns-lifetime" => line(&format!("{path} = 900")),
+        "ra.pref64" => line("ra.pref64 = false"),
+        "ra.dns" => line("ra.dns = [\"2001:db8:6::1\"]"),
+        "ra.managed" | "ra.other-config" => line(&format!("{path} = true")),
         "admin.socket" => line("admin.socket = \"/s\""),
         "admin.dns64-socket" => line("admin.dns64-socket = \"/d\""),
         "tun.name" => line("tun.name = \"other\""),
@@ -309,7 +317,8 @@ fn every_stateless_key_changes_the_plan_and_applies_as_its_row_says() {
 
 #[test]
 fn one_translator_becomes_the_other_with_a_restart() {
-    let (stateful, stateless) = (plan(FULL.split("[dns64]").next().unwrap()), plan(STATELESS));
+    let alone = FULL.split("[dns64]").next().unwrap().replace("ra.interfaces = [\"eth0\"]", "");
+    let (stateful, stateless) = (plan(&alone), plan(STATELESS));
     let blocked = diff(&stateful, &stateless).unwrap_err();
     assert_eq!(blocked, [NeedsRestart { path: "siit".into() }]);
     let blocked = diff(&stateless, &stateful).unwrap_err();
@@ -321,6 +330,13 @@ fn a_dns64_comes_and_goes_with_a_restart() {
     let without = FULL.split("[dns64]").next().unwrap();
     let blocked = diff(&plan(without), &plan(FULL)).unwrap_err();
     assert_eq!(blocked, [NeedsRestart { path: "dns64".into() }]);
+}
+
+#[test]
+fn router_advertisements_come_and_go_with_a_restart() {
+    let without = plan(&FULL.replace("ra.interfaces = [\"eth0\"]", ""));
+    let blocked = diff(&without, &plan(FULL)).unwrap_err();
+    assert_eq!(blocked, [NeedsRestart { path: "ra".into() }]);
 }
 
 #[test]

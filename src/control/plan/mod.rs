@@ -9,6 +9,7 @@ mod health;
 pub mod host;
 mod nat64;
 mod ports;
+mod ra;
 mod siit;
 mod static_bib;
 
@@ -30,6 +31,7 @@ use crate::xlat::pref64::Pref64;
 
 pub use fastpath::FastPlan;
 pub use health::HealthPlan;
+pub use ra::RaPlan;
 pub use siit::SiitPlan;
 
 /// Where the configuration is when nothing else is said.
@@ -52,6 +54,8 @@ pub struct Plan {
     pub dns64: Option<DnsPlan>,
     /// By what the translator counts as working.
     pub health: HealthPlan,
+    /// Router advertisements, if there are any.
+    pub ra: Option<RaPlan>,
     /// Path of the admin socket.
     pub admin_socket: PathBuf,
     /// The same of a DNS64 that runs by itself.
@@ -330,6 +334,7 @@ fn build(file: &config::File, problems: &mut Problems) -> Plan {
     let fastpath = fastpath::build(file.fastpath.as_ref(), &translator, &tun_name, problems);
     let dns64 = file.dns64.as_ref().map(|at| dns::build(&at.value, &shared, problems));
     let health = health::build(file.health.as_ref(), problems);
+    let ra = file.ra.as_ref().map(|at| ra::build(&at.value, &translator, &tun_name, problems));
     let admin = file.admin.as_ref().map(|at| at.value.clone()).unwrap_or_default();
     let admin_socket = socket(admin.socket.as_ref(), DEFAULT_SOCKET, problems);
     let dns64_socket = socket(admin.dns64_socket.as_ref(), DEFAULT_DNS64_SOCKET, problems);
@@ -339,7 +344,7 @@ fn build(file: &config::File, problems: &mut Problems) -> Plan {
     }
     let level = file.log.as_ref().and_then(|at| at.value.level.as_ref());
     let log_level = level.map(|at| at.value).unwrap_or_default();
-    Plan { translator, fastpath, dns64, health, admin_socket, dns64_socket, tun_name, log_level }
+    Plan { translator, fastpath, dns64, health, ra, admin_socket, dns64_socket, tun_name, log_level }
 }
 
 /// The translator that the file asks for, and what the DNS64 shares with it.
