@@ -320,7 +320,6 @@ fn config(
     if outside.is_empty() {
         return Err(Unwanted::NoOutside.into());
     }
-    let smallest = nat64.pool4.iter().map(|pool| nat64.block_size_of(pool)).min();
     // The engines leave the last part of the identifications to the programs.
     let span = 65_536 / (u32::from(workers) + 1);
     Ok(Config {
@@ -339,7 +338,7 @@ fn config(
         miss_rate: miss_rate(&plan.fastpath, &nat64.filtering),
         miss_burst: plan.fastpath.miss_burst,
         subscriber_len: nat64.subscriber_len,
-        port_shift: smallest.unwrap_or(nat64.block_size).ilog2() as u8,
+        port_shift: nat64.smallest_block().ilog2() as u8,
         ident_base: (u32::from(workers) * span) as u16,
         ident_span: span as u16,
         pin_dir: pins(plan),

@@ -43,6 +43,7 @@ use crate::control::config::FastMode;
 use crate::control::plan::{Nat64Plan, Plan, SiitPlan, TranslatorPlan};
 use crate::io::fastpath;
 use crate::io::netlink::{EthernetLinks, Netlink, NetlinkError, Wanted};
+use crate::io::steering::{self, Notes};
 use crate::io::tun::{self, TunQueue};
 use crate::nat64::settings::{Hops, Key, Mtu};
 use crate::siit::{self, Siit};
@@ -129,6 +130,18 @@ fn open_fast_path(
     Ok(opened)
 }
 
+/// Has packets come to their owners' queues, where it matters and the kernel lets us.
+fn steer(plan: &Plan, queues: &[TunQueue]) -> Option<Arc<Notes>> {
+    let (TranslatorPlan::Nat64(nat64), [first, _, ..]) = (&plan.translator, queues) else { return None };
+    match steering::attach(first, nat64.subscriber_len, nat64.smallest_block().ilog2() as u8) {
+        Ok(notes) => Some(notes),
+        Err(error) => {
+            tracing::info!("packets come to any worker, which passes them on: {error}");
+            None
+        }
+    }
+}
+
 async fn compose(plan: Plan, config: &Path, part: Part) -> Result<(), StartError> {
     // First of all: a second gateway must not get as far as the TUN of the first.
     let admin = bind_admin(&plan.admin_socket)?;
@@ -163,6 +176,7 @@ async fn compose(plan: Plan, config: &Path, part: Part) -> Result<(), StartError
     netlink.apply(tun_index, &wanted(&plan), &Wanted::default()).await.map_err(network)?;
     let links = netlink.ethernet_links(tun_index).await.map_err(network)?;
     let fast = open_fast_path(&plan, links, tun_index, mtu, workers)?;
+    let notes = steer(&plan, &queues);
     let who = privileges::drop_all().map_err(|reason| StartError::Privileges { reason })?;
 
     let (stop, mut stopped) = watch::channel(Stop::No);
@@ -179,7 +193,7 @@ async fn compose(plan: Plan, config: &Path, part: Part) -> Result<(), StartError
             let Stateful { engines, pool, writer, streams, table_bytes } = made;
             tokio::spawn(notices::tell(streams));
             stateful = Some((writer, table_bytes));
-            (Crew::start(queues, engines, &failed, Mailbox::Nat64)?, Some(pool), Some(key))
+            (Crew::start(queues, engines, &failed, notes, Mailbox::Nat64)?, Some(pool), Some(key))
         }
         Kind::Siit(siit) => {
             let mut settings = siit.settings(mtu, Hops::KernelForwards);
@@ -193,7 +207,7 @@ async fn compose(plan: Plan, config: &Path, part: Part) -> Result<(), StartError
                 siit.set_own_addresses(own.clone());
                 translators.push(siit);
             }
-            (Crew::start(queues, translators, &failed, Mailbox::Siit)?, None, None)
+            (Crew::start(queues, translators, &failed, None, Mailbox::Siit)?, None, None)
         }
     };
     let dns = match dns {
@@ -331,10 +345,12 @@ impl Crew {
         queues: Vec<TunQueue>,
         translators: Vec<T>,
         failed: &mpsc::Sender<StartError>,
+        notes: Option<Arc<Notes>>,
         mailbox: fn(Arc<Requests<T>>) -> Mailbox,
     ) -> Result<Self, StartError> {
         let workers = queues.len() as u16;
-        let exchange = Arc::new(Exchange::new(queues.iter().map(|q| Some(q.waker())).collect()));
+        let wakers = queues.iter().map(|q| Some(q.waker())).collect();
+        let exchange = Arc::new(Exchange::new(wakers).with_notes(notes));
         let running = Arc::new(AtomicBool::new(true));
         let mut crew = Self {
             contacts: Vec::new(),

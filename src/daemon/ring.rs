@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crossbeam_queue::ArrayQueue;
 
+use crate::io::steering::Notes;
 use crate::io::tun::Waker;
 use crate::wire::packet::PacketBuf;
 
@@ -23,6 +24,7 @@ pub struct Inbox {
 pub struct Exchange {
     inboxes: Vec<Inbox>,
     spares: ArrayQueue<PacketBuf>,
+    notes: Option<Arc<Notes>>,
 }
 
 impl Exchange {
@@ -35,7 +37,12 @@ impl Exchange {
         }
         let inboxes =
             wakers.into_iter().map(|waker| Inbox { packets: ArrayQueue::new(RING), waker }).collect();
-        Self { inboxes, spares }
+        Self { inboxes, spares, notes: None }
+    }
+
+    /// Packets that cross are noted here, so that others of their kind need not.
+    pub fn with_notes(self, notes: Option<Arc<Notes>>) -> Self {
+        Self { notes, ..self }
     }
 
     /// Sends what `packet` holds to `worker` and leaves a spare buffer in its place. False when the ring is full or
@@ -43,6 +50,9 @@ impl Exchange {
     pub fn pass(&self, worker: u16, packet: &mut PacketBuf) -> bool {
         let Some(inbox) = self.inboxes.get(usize::from(worker)) else { return false };
         let Some(mut other) = self.spares.pop() else { return false };
+        if let Some(notes) = &self.notes {
+            notes.learn(packet.bytes(), worker);
+        }
         std::mem::swap(packet, &mut other);
         match inbox.packets.push(other) {
             Ok(()) => true,

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +17,7 @@ use crate::wire::packet::PacketBuf;
 const TUNSETIFF: libc::Ioctl = 0x4004_54ca;
 const TUNSETPERSIST: libc::Ioctl = 0x4004_54cb;
 const TUNSETOFFLOAD: libc::Ioctl = 0x4004_54d0;
+const TUNSETSTEERINGEBPF: libc::Ioctl = 0x8004_54e0u32 as libc::Ioctl;
 
 const TUN_F_CSUM: libc::c_ulong = 0x01;
 const TUN_F_TSO4: libc::c_ulong = 0x02;
@@ -154,6 +155,17 @@ impl TunQueue {
     /// Whether the device outlives its last queue.
     pub fn set_persistent(&self, on: bool) -> Result<(), TunError> {
         set(&self.file, TUNSETPERSIST, on.into()).map_err(|e| TunError::Attach("of this queue".into(), e))
+    }
+
+    /// Lets a program (of the socket filter kind) choose the queue for each packet; `None`: the kernel does as it does
+    /// by itself. For the whole device, and it outlives the process.
+    pub fn steer(&self, program: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        let number: libc::c_int = program.map_or(-1, |fd| fd.as_raw_fd());
+        // SAFETY: the descriptor is open, and the request reads one int, which outlives the call.
+        if unsafe { libc::ioctl(self.file.as_raw_fd(), TUNSETSTEERINGEBPF, &raw const number) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
     }
 
     /// What wakes the worker of this queue.

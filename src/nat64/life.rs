@@ -40,15 +40,16 @@ impl Engine {
                 self.probe(slot, sink);
             }
         }
+        let attended = self.attend(now, budget);
         // Behind the sessions: what they gave back just now may be free at once.
-        self.tidy(now, budget) && left > 0
+        self.tidy(now, budget) && attended && left > 0
     }
 
     /// What a translated packet of a session that exists does to it.
     #[inline]
     pub(super) fn refresh(&mut self, now: Instant, slot: u32, side: Side, segment: Option<&Segment>) {
         let Some(session) = self.sessions.get(slot) else { return };
-        let (old, protocol, peer_port, waits) =
+        let (mut old, protocol, peer_port, waits) =
             (session.state, session.protocol, session.peer_port, session.waits);
         let (state, lifetime) = match (protocol, segment) {
             (Protocol::Tcp, Some(segment)) => {
@@ -57,6 +58,8 @@ impl Engine {
                 if !believed {
                     return;
                 }
+                // The fast path may have seen the end of the connection before.
+                old = self.sessions.get(slot).map_or(old, |session| session.state);
                 tcp::segment(old, side, segment.flags)
             }
             (Protocol::Tcp, None) => return,
@@ -81,7 +84,7 @@ impl Engine {
 
     /// Gives a session a new state, and a new lifetime if there is one.
     #[inline]
-    fn update(&mut self, now: Instant, slot: u32, state: State, lifetime: Option<Duration>) {
+    pub(super) fn update(&mut self, now: Instant, slot: u32, state: State, lifetime: Option<Duration>) {
         let Some(session) = self.sessions.get_mut(slot) else { return };
         session.state = state;
         let Some(lifetime) = lifetime else { return };

@@ -57,8 +57,15 @@ pub struct Seen {
 /// A fast path, as one worker sees it. Nothing of it may block or allocate.
 pub trait Mirror {
     /// Begins to follow `rule`; the witness goes on from `witness`. `None` when there is no room: the flow then stays
-    /// with the engine. The rule holds for packets that come after the return.
-    fn install(&mut self, now: Instant, rule: &Rule, witness: &FlowWitness) -> Option<u32>;
+    /// with the engine. The rule holds for packets that come after the return. `tag` is what the flow is to the engine.
+    fn install(&mut self, now: Instant, rule: &Rule, witness: &FlowWitness, tag: u32) -> Option<u32>;
+
+    /// From now on the flow of rule `handle` is `tag` to this engine, whoever had it before.
+    fn adopt(&mut self, handle: u32, tag: u32);
+
+    /// The tag of a TCP connection that has ended by the rule, with a RST or the second FIN: its witness has the flags.
+    /// Each is told once, soon; the rule goes on until it is removed. A tag may be told in vain.
+    fn ended(&mut self) -> Option<u32>;
 
     /// What has been seen of the flow of rule `handle` so far.
     fn seen(&self, handle: u32) -> Option<Seen>;

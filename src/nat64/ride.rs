@@ -16,7 +16,7 @@ use super::session::{Session, Waits};
 use super::settings::Protocol;
 use super::tcp::{Lifetime, Side, State};
 use super::wheel::{self, Tick};
-use super::witness::{FlowWitness, Segment};
+use super::witness::{Direction, FlowWitness, Segment};
 use crate::time::Instant;
 use crate::xlat::FlowPair;
 
@@ -156,6 +156,12 @@ impl Engine {
         seen.map_or(session.deadline, |seen| self.kept_until(session, &seen))
     }
 
+    /// Which state it is in, by all that was seen of its flow.
+    pub(super) fn state_of(&self, slot: u32, session: &Session) -> State {
+        let seen = self.riders.as_ref().and_then(|riders| riders.seen(slot));
+        seen.and_then(|seen| ended(session.state, &seen.witness)).map_or(session.state, |(state, _)| state)
+    }
+
     /// What is known of the TCP flow of a session.
     pub(super) fn witness_of(&self, slot: u32) -> Option<FlowWitness> {
         let seen = self.riders.as_ref().and_then(|riders| riders.seen(slot));
@@ -228,7 +234,9 @@ impl Engine {
             delta: session.delta,
             scope: riders.scopes.now(number),
         };
-        let made = if now < riders.ask_again { None } else { riders.mirror.install(now, &rule, witness) };
+        let witness = witness_of_state(session.state, *witness);
+        let made =
+            if now < riders.ask_again { None } else { riders.mirror.install(now, &rule, &witness, slot) };
         let Some(rider) = riders.riders.get_mut(slot as usize) else { return };
         match made {
             Some(handle) => {
@@ -259,6 +267,7 @@ impl Engine {
         let Some(rider) = riders.riders.get_mut(slot as usize) else { return };
         *rider = Rider { handle, scope };
         riders.books.flows += 1;
+        riders.mirror.adopt(handle, slot);
         if self.sessions.get(slot).is_none_or(|session| self.bar(session).is_some()) {
             self.alight(now, slot);
         }
@@ -342,6 +351,30 @@ impl Engine {
         if let Some(witness) = self.sessions.witness_mut(slot) {
             *witness = seen.witness;
         }
+        self.follow_ends(slot);
+    }
+
+    fn follow_ends(&mut self, slot: u32) {
+        let (Some(session), Some(witness)) = (self.sessions.get(slot), self.sessions.witness(slot)) else {
+            return;
+        };
+        let port = session.peer_port;
+        if let Some((state, lifetime)) = ended(session.state, witness) {
+            self.update(self.leases.now(), slot, state, self.lifetime(lifetime, port));
+        }
+    }
+
+    /// Ends the rules of connections whose ends the fast path has carried, at most `budget`. False when there are more.
+    pub(super) fn attend(&mut self, now: Instant, budget: u32) -> bool {
+        for _ in 0..budget {
+            let Some(riders) = &mut self.riders else { return true };
+            let Some(slot) = riders.mirror.ended() else { return true };
+            self.catch_up(slot);
+            if self.sessions.get(slot).is_some_and(|s| matches!(s.state, State::Trans | State::BothFin)) {
+                self.alight(now, slot);
+            }
+        }
+        self.riders.is_none()
     }
 
     /// RFC 6146 §3.5: each packet of a session gives it its whole lifetime again.
@@ -352,6 +385,29 @@ impl Engine {
             Some(_) | None => session.deadline,
         }
     }
+}
+
+/// What the FINs and RSTs have done that the fast path has carried, as [`super::tcp::segment`] says.
+const fn ended(state: State, witness: &FlowWitness) -> Option<(State, Lifetime)> {
+    let fins = (witness.v6.flags & Direction::FIN != 0, witness.v4.flags & Direction::FIN != 0);
+    let is_reset = (witness.v6.flags | witness.v4.flags) & Direction::RST != 0;
+    match (state, fins) {
+        (State::Established, _) if is_reset => Some((State::Trans, Lifetime::TransClose)),
+        (State::Established | State::V4Fin | State::V6Fin, (true, true)) => {
+            Some((State::BothFin, Lifetime::TransClose))
+        }
+        (State::Established, (true, false)) => Some((State::V6Fin, Lifetime::Keep)),
+        (State::Established, (false, true)) => Some((State::V4Fin, Lifetime::Keep)),
+        _ => None,
+    }
+}
+
+/// The witness of a flow in `state` as its rule begins: ends that it has got over are forgotten.
+const fn witness_of_state(state: State, mut witness: FlowWitness) -> FlowWitness {
+    let ends = Direction::FIN | Direction::RST;
+    witness.v6.flags &= if matches!(state, State::V6Fin) { !Direction::RST } else { !ends };
+    witness.v4.flags &= if matches!(state, State::V4Fin) { !Direction::RST } else { !ends };
+    witness
 }
 
 /// What a packet that the fast path carries does for a session; what ends a connection comes up, and then it counts.

@@ -45,7 +45,7 @@ impl Engine {
                 src4_port: s.port4,
                 dst4: s.dst4,
                 dst4_port: s.peer_port,
-                state: s.state.name().to_owned(),
+                state: self.state_of(slot, s).name().to_owned(),
                 expires_s: u64::from(self.deadline_of(slot, s).saturating_sub(wheel::tick(now)).div_ceil(4)),
                 unit: unit.map(str::to_owned),
                 worker: self.worker,

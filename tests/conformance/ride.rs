@@ -196,14 +196,14 @@ fn an_idle_connection_gets_off_before_it_is_asked_and_back_on_when_it_answers() 
 fn half_closed_connections_ride_until_the_other_end() {
     let mut g = gateway();
     let t = riding_tcp(&mut g, 4000);
-    come_up(&mut g, &numbered(tcp(client(4000), y(80), FIN | ACK, b""), 1001, 5001));
+    ride(&mut g, &numbered(tcp(client(4000), y(80), FIN | ACK, b""), 1001, 5001));
     for i in 0..10 {
         ride(&mut g, &numbered(tcp(server(80), t, ACK, &[7; 1000]), 5001 + i * 1000, 1002));
         ride(&mut g, &numbered(tcp(client(4000), y(80), ACK, b""), 1002, 6001 + i * 1000));
         g.advance(3000 * SECOND);
     }
     assert_eq!(flows(&g), 1);
-    come_up(&mut g, &numbered(tcp(server(80), t, FIN | ACK, b""), 15_001, 1002));
+    ride(&mut g, &numbered(tcp(server(80), t, FIN | ACK, b""), 15_001, 1002));
     assert_eq!(flows(&g), 0);
     come_up(&mut g, &numbered(tcp(client(4000), y(80), ACK, b""), 1002, 15_002));
     g.advance(239 * SECOND);
@@ -224,7 +224,7 @@ fn o24_resets_are_judged_by_what_the_fast_path_has_seen() {
     come_up(&mut g, &numbered(tcp(server(80), t, RST, b""), 5001, 0));
     let state = |g: &Gateway| g.session_rows(&RowFilter::default())[0].state.clone();
     assert_eq!((state(&g), flows(&g)), ("ESTABLISHED".to_owned(), 1));
-    come_up(&mut g, &numbered(tcp(server(80), t, RST, b""), 25_001, 0));
+    ride(&mut g, &numbered(tcp(server(80), t, RST, b""), 25_001, 0));
     assert_eq!((state(&g), flows(&g)), ("TRANS".to_owned(), 0));
     g.advance(240 * SECOND);
     assert!(g.is_empty());
@@ -389,7 +389,7 @@ fn successor(mut was: Gateway, settings: Settings, workers: u16) -> (Gateway, Ve
     let (mirror, refused) = (fast.clone(), Arc::new(Mutex::new(Vec::new())));
     let told = refused.clone();
     g.on_engines(move |engine, now| {
-        engine.set_mirror(Box::new(mirror.clone()), mirror.scopes());
+        engine.set_mirror(mirror.mirror(), mirror.scopes());
         for (handle, rule, seen) in mirror.records() {
             match engine.adopt(now, handle, &rule, &seen) {
                 Ok(()) | Err(NotAdopted::Elsewhere) => {}
@@ -410,7 +410,7 @@ fn a_successor_takes_over_what_was_carried_on() {
         for port in 4000..4040 {
             mapped.push((port, riding_udp(&mut g, port), riding_tcp(&mut g, port)));
         }
-        come_up(&mut g, &numbered(tcp(client(4000), y(80), FIN | ACK, b""), 1001, 5001));
+        ride(&mut g, &numbered(tcp(client(4000), y(80), FIN | ACK, b""), 1001, 5001));
         let (mut g, refused) = successor(g, settings(), after);
         assert_eq!((refused, g.sessions(), flows(&g), g.bindings()), (vec![], [40, 40, 0], 80, 80));
         for (port, u, t) in &mapped {

@@ -12,6 +12,7 @@ use sampan::wire::packet::{Checksum, Gso, GsoKind, Offload, PacketBuf, View};
 use sampan::xlat::{Delta, FlowPair, Hop, Rewrite, v4_to_v6, v6_to_v4};
 
 use crate::kernel::{Bench, Extra, PASS, REDIRECT, alone, now};
+use crate::support::fast::judge;
 use crate::support::packet::{ACK, FIN, L4, Packet, RST, SYN, at, tcp, udp};
 use crate::support::traffic::{Rng, Traffic};
 
@@ -21,7 +22,8 @@ const SCOPE: Scope = Scope { number: 3, generation: 0 };
 struct Pair {
     bench: Bench,
     mirror: Box<dyn Mirror + Send>,
-    flows: HashMap<Vec<u8>, (u32, FlowPair, FlowWitness)>,
+    /// Handle, flow, witness and tag.
+    flows: HashMap<Vec<u8>, (u32, FlowPair, FlowWitness, u32)>,
     ids: BTreeSet<(Ipv4Addr, Ipv4Addr, u8, u16)>,
     translated: usize,
     passed: usize,
@@ -59,7 +61,7 @@ impl Pair {
             panic!("translated without a rule: {bytes:02x?}")
         };
         self.translated += 1;
-        let (handle, flow, witness) = entry;
+        let (handle, flow, witness, _) = entry;
         let expected = translate(bytes, flow, witness, extra.gso, &out);
         if out[0] >> 4 == 4 && out[6] & 0x40 == 0 {
             let address = |at: usize| Ipv4Addr::new(out[at], out[at + 1], out[at + 2], out[at + 3]);
@@ -116,8 +118,8 @@ impl Pair {
         }
         let rule = Rule { protocol, flow, delta: Delta::v6_to_v4(&flow), scope: SCOPE };
         let witness = if protocol == Protocol::Tcp { open() } else { FlowWitness::default() };
-        let handle = self.mirror.install(now(), &rule, &witness)?;
-        self.flows.insert(key.clone(), (handle, flow, witness));
+        let handle = self.mirror.install(now(), &rule, &witness, number)?;
+        self.flows.insert(key.clone(), (handle, flow, witness, number));
         Some(key)
     }
 }
@@ -153,8 +155,9 @@ fn translate(bytes: &[u8], flow: &FlowPair, witness: &mut FlowWitness, gso: u32,
     let view = packet.parse().unwrap_or_else(|e| panic!("{e:?} for what was translated: {bytes:02x?}"));
     let mut see = |side, payload, l4| {
         if let Some(segment) = Segment::read(&payload, packet.bytes(), l4) {
-            assert!(!segment.flags.has(FIN | SYN | RST), "translated: {segment:?}");
-            witness.see(side, &segment);
+            assert!(!segment.flags.has(SYN), "translated: {segment:?}");
+            let judged = judge(*witness, side, &segment).unwrap_or_else(|| panic!("translated: {segment:?}"));
+            *witness = judged.witness;
         }
     };
     match view {
@@ -257,6 +260,43 @@ fn ordinary_packets_are_translated_to_the_same_bytes() {
             );
         }
         assert!(pair.ids.len() > 1000, "identifications with DF clear: {}", pair.ids.len());
+    });
+}
+
+#[test]
+fn ends_beyond_doubt_are_carried_and_told() {
+    alone(|| {
+        let mut pair = Pair::new(|_| {});
+        let (mut rng, mut told, mut carried) = (Rng(3), BTreeSet::new(), 0);
+        for _ in 0..20_000 {
+            let mut packet = ordinary(&mut rng);
+            let L4::Tcp { seq, ack, flags, .. } = &mut packet.l4 else { continue };
+            *flags = [ACK, FIN | ACK, FIN, RST, RST | ACK, FIN | RST][rng.below(6)];
+            if rng.chance(60) {
+                let isn = crate::support::packet::ISN + 1;
+                (*seq, *ack) = (isn.wrapping_sub(rng.below(3) as u32), isn);
+            }
+            let is_end = *flags != ACK;
+            let bytes = packet.bytes();
+            let key = pair.know(&bytes).unwrap();
+            let number = pair.flows[&key].3;
+            let mut parsed = PacketBuf::from_bytes(&bytes);
+            let (side, payload, l4) = match parsed.parse().unwrap() {
+                View::V6(view) => (Side::V6, view.payload, view.l4),
+                View::V4(view) => (Side::V4, view.payload, view.l4),
+            };
+            let segment = Segment::read(&payload, &bytes, l4).unwrap();
+            let judged = judge(pair.flows[&key].2, side, &segment);
+            assert_eq!(pair.feed(&bytes, Extra::default()), judged.is_some(), "{packet:?}");
+            carried += usize::from(is_end && judged.is_some());
+            if judged.is_some_and(|judged| judged.is_end) {
+                assert_eq!(pair.mirror.ended(), Some(number));
+                assert!(told.insert(number), "told twice");
+            }
+            assert_eq!(pair.mirror.ended(), None);
+        }
+        println!("{} flows, {} ended, {carried} FINs and RSTs carried", pair.flows.len(), told.len());
+        assert!(told.len() > 100 && carried > told.len(), "{} {carried}", told.len());
     });
 }
 

@@ -57,7 +57,7 @@ fn a_rule_holds_from_its_installation_to_its_removal_and_counts() {
         let bench = Bench::new(|_| {});
         let mut mirror = bench.mirror();
         assert_eq!((bench.word(&up(1)), bench.word(&down(1))), (PASS, PASS));
-        let handle = mirror.install(now(), &rule(1), &FlowWitness::default()).unwrap();
+        let handle = mirror.install(now(), &rule(1), &FlowWitness::default(), 0).unwrap();
         let fresh = mirror.seen(handle).unwrap();
         assert_eq!(
             (fresh.last6, fresh.last4, fresh.from6),
@@ -90,17 +90,17 @@ fn a_slot_rests_before_it_is_another_flows() {
         let bench = Bench::new(|config| config.max_flows = 2);
         let mut mirror = bench.mirror();
         let witness = FlowWitness::default();
-        let first = mirror.install(now(), &rule(1), &witness).unwrap();
-        mirror.install(now(), &rule(2), &witness).unwrap();
-        assert_eq!(mirror.install(now(), &rule(3), &witness), None, "full");
+        let first = mirror.install(now(), &rule(1), &witness, 0).unwrap();
+        mirror.install(now(), &rule(2), &witness, 0).unwrap();
+        assert_eq!(mirror.install(now(), &rule(3), &witness, 0), None, "full");
         mirror.remove(now(), first).unwrap();
-        assert_eq!(mirror.install(now(), &rule(3), &witness), None, "it rests");
+        assert_eq!(mirror.install(now(), &rule(3), &witness, 0), None, "it rests");
         assert_eq!((bench.word(&up(2)), bench.word(&up(3))), (REDIRECT, PASS), "what is there stays");
         sleep(Duration::from_millis(300));
         // The same 5-tuple again, and no second rule for one.
-        mirror.install(now(), &rule(1), &witness).unwrap();
+        mirror.install(now(), &rule(1), &witness, 0).unwrap();
         assert_eq!(bench.word(&up(1)), REDIRECT);
-        assert_eq!(mirror.install(now(), &rule(1), &witness), None);
+        assert_eq!(mirror.install(now(), &rule(1), &witness, 0), None);
     });
 }
 
@@ -110,9 +110,9 @@ fn what_no_rule_can_say_is_refused() {
         let bench = Bench::new(|_| {});
         let mut mirror = bench.mirror();
         let icmp = Rule { protocol: Protocol::Icmp, ..rule(1) };
-        assert_eq!(mirror.install(now(), &icmp, &FlowWitness::default()), None);
+        assert_eq!(mirror.install(now(), &icmp, &FlowWitness::default(), 0), None);
         let far = Rule { scope: Scope { number: SCOPES, generation: 0 }, ..rule(1) };
-        assert_eq!(mirror.install(now(), &far, &FlowWitness::default()), None);
+        assert_eq!(mirror.install(now(), &far, &FlowWitness::default(), 0), None);
         assert_eq!(mirror.seen(u32::MAX), None);
     });
 }
@@ -122,15 +122,15 @@ fn a_generation_ends_its_scope_and_no_other() {
     alone(|| {
         let bench = Bench::new(|_| {});
         let mut mirror = bench.mirror();
-        mirror.install(now(), &rule(1), &FlowWitness::default()).unwrap();
+        mirror.install(now(), &rule(1), &FlowWitness::default(), 0).unwrap();
         let other = Rule { scope: Scope { number: 0, generation: 0 }, ..rule(2) };
-        mirror.install(now(), &other, &FlowWitness::default()).unwrap();
+        mirror.install(now(), &other, &FlowWitness::default(), 0).unwrap();
         bench.fast_path.set_generation(SCOPES - 1, 1);
         assert_eq!((bench.fast_path.generation(SCOPES - 1), bench.fast_path.generation(0)), (1, 0));
         assert_eq!((bench.word(&up(1)), bench.word(&down(1)), bench.word(&up(2))), (PASS, PASS, REDIRECT));
         assert_eq!(bench.counter("up_stale"), 2);
         let new = Rule { scope: Scope { number: SCOPES - 1, generation: 1 }, ..rule(3) };
-        mirror.install(now(), &new, &FlowWitness::default()).unwrap();
+        mirror.install(now(), &new, &FlowWitness::default(), 0).unwrap();
         assert_eq!(bench.word(&up(3)), REDIRECT);
     });
 }
@@ -139,7 +139,7 @@ fn a_generation_ends_its_scope_and_no_other() {
 fn without_a_heartbeat_rules_end() {
     alone(|| {
         let bench = Bench::new(|config| config.orphan_limit = Duration::from_millis(400));
-        bench.mirror().install(now(), &rule(1), &FlowWitness::default()).unwrap();
+        bench.mirror().install(now(), &rule(1), &FlowWitness::default(), 0).unwrap();
         assert_eq!(bench.word(&up(1)), REDIRECT);
         sleep(Duration::from_millis(600));
         assert_eq!((bench.word(&up(1)), bench.word(&down(1)), bench.counter("up_orphan")), (PASS, PASS, 2));
@@ -153,7 +153,7 @@ fn a_witness_can_be_corrected() {
     alone(|| {
         let bench = Bench::new(|_| {});
         let mut mirror = bench.mirror();
-        let handle = mirror.install(now(), &rule(1), &FlowWitness::default()).unwrap();
+        let handle = mirror.install(now(), &rule(1), &FlowWitness::default(), 0).unwrap();
         let mut witness = FlowWitness::default();
         (witness.v6.end, witness.v4.window, witness.v4.scale, witness.v4.flags) = (5, 6, 7, 8);
         mirror.correct(handle, &witness);
@@ -167,7 +167,7 @@ fn a_successor_takes_the_rules_over() {
         let mut bench = Bench::new(|_| {});
         let mut mirror = bench.mirror();
         let handles =
-            [1, 2, 3].map(|port| mirror.install(now(), &rule(port), &FlowWitness::default()).unwrap());
+            [1, 2, 3].map(|port| mirror.install(now(), &rule(port), &FlowWitness::default(), 0).unwrap());
         mirror.remove(now(), handles[2]);
         assert_eq!(bench.word(&up(1)), REDIRECT);
         drop(mirror);
@@ -186,7 +186,7 @@ fn a_successor_takes_the_rules_over() {
         sleep(Duration::from_millis(300));
         let mut made = 0;
         for mirror in &mut mirrors {
-            while mirror.install(now(), &rule(100 + made), &FlowWitness::default()).is_some() {
+            while mirror.install(now(), &rule(100 + made), &FlowWitness::default(), 0).is_some() {
                 made += 1;
             }
         }
@@ -234,7 +234,7 @@ fn a_flood_of_one_subscriber_stays_its_own() {
         let errors = passed(&mut (0..5).map(|_| error(ip("2001:db8:2::1"), ip(SERVER), 1, 4, 0, &[0; 48])));
         assert_eq!(errors, 5, "another subscriber's bucket");
         // Established flows do not notice.
-        bench.mirror().install(now(), &rule(1), &FlowWitness::default()).unwrap();
+        bench.mirror().install(now(), &rule(1), &FlowWitness::default(), 0).unwrap();
         assert_eq!(bench.word(&up(1)), REDIRECT);
         // Towards IPv4 it goes by blocks of ports.
         let probe = |port| tcp(at("203.0.113.77", 80), at("198.51.100.1", port), SYN, b"");

@@ -83,7 +83,7 @@ impl Net {
             for protocol in [Protocol::Tcp, Protocol::Udp] {
                 let (flow, scope) = (flow(port), Scope { number: 0, generation: 0 });
                 let rule = Rule { protocol, flow, delta: Delta::v6_to_v4(&flow), scope };
-                mirror.install(now(), &rule, &FlowWitness::default()).unwrap();
+                mirror.install(now(), &rule, &FlowWitness::default(), 0).unwrap();
             }
         }
         let (client, server) = (Netns::named("client"), Netns::named("server"));

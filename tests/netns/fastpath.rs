@@ -1,6 +1,7 @@
 //! The fast path in a whole box: what rides, what it does when nobody is there, and why there is none.
 
-use std::net::SocketAddr;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -70,6 +71,61 @@ fn established_flows_ride_and_the_books_of_both_paths_close() {
     assert_eq!((came_up(&lab) - up, carried(&lab) - fast), (3, 197));
     let page = lab.sampan(&["status"]).unwrap().check().unwrap();
     assert!(page.contains("clients on lan0, IPv4 on wan0"), "{page}");
+}
+
+#[test]
+fn connections_end_on_the_fast_path() {
+    let lab = lab("mode = \"require\"");
+    let (server, client) = (lab.node("server"), lab.node("client1"));
+    let listener = server.netns().run(|| TcpListener::bind((SERVER, 4322))).unwrap().unwrap();
+    let to = SocketAddr::new(lab.embed(SERVER).into(), 4322);
+    let before = came_up(&lab);
+    for number in 0..20 {
+        let near = client.netns().run(|| TcpStream::connect(to)).unwrap().unwrap();
+        let (mut far, _) = listener.accept().unwrap();
+        if number % 2 == 0 {
+            drop(near);
+            assert_eq!(far.read(&mut [0; 10]).unwrap(), 0, "the FIN has arrived");
+        } else {
+            // Unread data makes a RST of the end.
+            far.write_all(b"data").unwrap();
+            while near.peek(&mut [0; 4]).unwrap() < 4 {}
+            drop(near);
+            assert_eq!(far.read(&mut [0; 10]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        }
+    }
+    let states = || {
+        let rows = json(&lab, &["sessions", "--all", "--port", "4322"]);
+        let rows = rows["rows"].as_array().unwrap();
+        let mut all: Vec<_> = rows.iter().map(|row| row["state"].as_str().unwrap().to_owned()).collect();
+        all.sort();
+        all
+    };
+    let over = [vec!["TRANS".to_owned(); 10], vec!["V4_FIN_RCV+V6_FIN_RCV".to_owned(); 10]].concat();
+    let until = Instant::now() + Duration::from_secs(5);
+    while states() != over && Instant::now() < until {
+        sleep(Duration::from_millis(50));
+    }
+    assert_eq!(states(), over);
+    // SYN and SYN-ACK, and now and then the last ACK, when the rule is already gone.
+    let up = came_up(&lab) - before;
+    assert!((40..=50).contains(&up), "{up}");
+}
+
+#[test]
+fn packets_come_to_the_worker_that_owns_them() {
+    let lab = TestLab::with(|options| {
+        (options.fast_path, options.workers) = (Some("mode = \"off\"\n".into()), Some(2));
+    });
+    for port in 5000..5100 {
+        talk(&lab, port, 2);
+    }
+    let status = json(&lab, &["status"]);
+    let workers = status["workers"].as_array().unwrap();
+    let sum = |key: &str| workers.iter().map(|w| w[key].as_u64().unwrap()).sum::<u64>();
+    assert!(sum("translated") >= 400, "{status}");
+    // One for the client, one for each block of its ports, whatever the kernel itself sends.
+    assert!(sum("passed") <= 10, "{status}");
 }
 
 #[test]

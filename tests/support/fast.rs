@@ -1,7 +1,7 @@
 //! A fast path without a kernel: repeats rules on packets, keeps what it has seen, and passes everything up that the
 //! real one does.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -9,7 +9,7 @@ use sampan::nat64::mirror::{Mirror, Rule, Seen, Traffic};
 use sampan::nat64::scope::Scopes;
 use sampan::nat64::settings::{Mtu, Protocol, Settings};
 use sampan::nat64::tcp::Side;
-use sampan::nat64::witness::{FlowWitness, Segment};
+use sampan::nat64::witness::{Direction, FlowWitness, Segment};
 use sampan::time::Instant;
 use sampan::wire::l4::{Payload, TcpFlags};
 use sampan::wire::packet::{Offload, PacketBuf, View};
@@ -17,12 +17,19 @@ use sampan::xlat::{Hop, Rewrite, v4_to_v6, v6_to_v4};
 
 type Key = (Protocol, [u8; 16], u16, [u8; 16], u16);
 
-/// The one of a gateway; clones are the same one, each worker has one as its mirror.
+/// The one of a gateway; clones are the same one, and each worker has a [`FastPath::mirror`].
 #[derive(Clone)]
-pub struct FastPath(Arc<Mutex<Kernel>>);
+pub struct FastPath {
+    kernel: Arc<Mutex<Kernel>>,
+    worker: usize,
+}
 
 struct Kernel {
     rules: Vec<Option<(Rule, Seen)>>,
+    /// Worker and tag, by handle.
+    owners: HashMap<u32, (usize, u32)>,
+    /// Tags of what has ended, by worker.
+    ended: Vec<VecDeque<u32>>,
     capacity: usize,
     /// By what the client sends, and by what the peer sends.
     keys: [HashMap<Key, u32>; 2],
@@ -39,8 +46,10 @@ struct Kernel {
 
 impl FastPath {
     pub fn new(settings: &Settings, workers: u16, capacity: usize) -> Self {
-        Self(Arc::new(Mutex::new(Kernel {
+        let kernel = Arc::new(Mutex::new(Kernel {
             rules: Vec::new(),
+            owners: HashMap::new(),
+            ended: Vec::new(),
             capacity,
             keys: Default::default(),
             mtu: settings.mtu,
@@ -51,11 +60,24 @@ impl FastPath {
             id: 0,
             total: Default::default(),
             scopes: Arc::default(),
-        })))
+        }));
+        Self { kernel, worker: 0 }
     }
 
     fn lock(&self) -> MutexGuard<'_, Kernel> {
-        self.0.lock().unwrap()
+        self.kernel.lock().unwrap()
+    }
+
+    /// For the next worker.
+    pub fn mirror(&self) -> Box<Self> {
+        let mut kernel = self.lock();
+        kernel.ended.push(VecDeque::new());
+        Box::new(Self { kernel: self.kernel.clone(), worker: kernel.ended.len() - 1 })
+    }
+
+    /// Whether the end of a connection waits to be told.
+    pub fn has_news(&self) -> bool {
+        self.lock().ended.iter().any(|tags| !tags.is_empty())
     }
 
     pub fn scopes(&self) -> Arc<Scopes> {
@@ -85,7 +107,7 @@ impl FastPath {
 }
 
 impl Mirror for FastPath {
-    fn install(&mut self, _: Instant, rule: &Rule, witness: &FlowWitness) -> Option<u32> {
+    fn install(&mut self, _: Instant, rule: &Rule, witness: &FlowWitness, tag: u32) -> Option<u32> {
         let mut kernel = self.lock();
         if kernel.rules.iter().flatten().count() == kernel.capacity {
             return None;
@@ -98,7 +120,16 @@ impl Mirror for FastPath {
         let [key6, key4] = keys(rule);
         assert_eq!(kernel.keys[0].insert(key6, handle as u32), None, "two rules for {rule:?}");
         assert_eq!(kernel.keys[1].insert(key4, handle as u32), None, "two rules for {rule:?}");
+        kernel.owners.insert(handle as u32, (self.worker, tag));
         Some(handle as u32)
+    }
+
+    fn adopt(&mut self, handle: u32, tag: u32) {
+        self.lock().owners.insert(handle, (self.worker, tag));
+    }
+
+    fn ended(&mut self) -> Option<u32> {
+        self.lock().ended[self.worker].pop_front()
     }
 
     fn seen(&self, handle: u32) -> Option<Seen> {
@@ -130,8 +161,7 @@ impl Kernel {
         };
         let (protocol, src_port, dst_port) = match payload {
             Payload::Tcp(tcp) => {
-                let up = [TcpFlags::SYN, TcpFlags::FIN, TcpFlags::RST];
-                if up.iter().any(|flag| tcp.flags.has(*flag)) {
+                if tcp.flags.has(TcpFlags::SYN) {
                     return None;
                 }
                 (Protocol::Tcp, tcp.src, tcp.dst)
@@ -154,6 +184,11 @@ impl Kernel {
         let headers = (l4 + payload.header_len()) as u64;
         let traffic = Traffic { packets: segments, bytes: packet.len() as u64 + (segments - 1) * headers };
         let segment = Segment::read(&payload, packet.bytes(), l4);
+        // What the ends cannot have sent is carried, and keeps nothing alive.
+        let judged = match &segment {
+            None => Judged { witness: seen.witness, counts: true, is_end: false },
+            Some(segment) => judge(seen.witness, side, segment)?,
+        };
         match &view {
             View::V6(view) => {
                 let rewrite = to_v4(rule);
@@ -185,8 +220,13 @@ impl Kernel {
                 plan.apply(&mut packet);
             }
         }
-        // What the ends cannot have sent is carried, and keeps nothing alive.
-        if segment.is_none_or(|segment| seen.witness.see(side, &segment)) {
+        seen.witness = judged.witness;
+        if judged.is_end
+            && let Some((worker, tag)) = self.owners.get(&handle)
+        {
+            self.ended[*worker].push_back(*tag);
+        }
+        if judged.counts {
             let last = if side == Side::V6 { &mut seen.last6 } else { &mut seen.last4 };
             *last = now;
         }
@@ -197,6 +237,36 @@ impl Kernel {
         }
         Some((packet.bytes().to_vec(), packet.offload))
     }
+}
+
+/// What a segment without SYN is to the programs.
+#[derive(Clone, Copy)]
+pub struct Judged {
+    /// What is known behind it.
+    pub witness: FlowWitness,
+    /// Whether it keeps the connection alive.
+    pub counts: bool,
+    /// Whether it ends the connection.
+    pub is_end: bool,
+}
+
+/// Judges a segment that comes to a rule; `None` sends it up.
+pub fn judge(mut witness: FlowWitness, side: Side, segment: &Segment) -> Option<Judged> {
+    let both = |w: &FlowWitness| w.v6.flags & w.v4.flags & Direction::FIN != 0;
+    let (before, was_over) = (witness.v6.flags | witness.v4.flags, both(&witness));
+    let (fin, rst) = (segment.flags.has(TcpFlags::FIN), segment.flags.has(TcpFlags::RST));
+    if before & Direction::RST != 0 || rst && before & Direction::FIN != 0 {
+        return None;
+    }
+    let before_own = if side == Side::V6 { witness.v6.flags } else { witness.v4.flags };
+    let believed = witness.see(side, segment);
+    if (fin || rst) && !believed {
+        return None;
+    }
+    let own = |w: &FlowWitness| if side == Side::V6 { w.v6.flags } else { w.v4.flags };
+    // RFC 6146 §3.5.2.2: the first FIN of a side gives no lifetime.
+    let counts = believed && !(fin && own(&witness) & !before_own & Direction::FIN != 0);
+    Some(Judged { witness, counts, is_end: rst || both(&witness) && !was_over })
 }
 
 const fn id_span(workers: u16) -> u32 {

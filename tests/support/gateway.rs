@@ -139,7 +139,7 @@ impl Gateway {
         let fast = FastPath::new(&settings, workers, capacity);
         let mut gateway = Self::new(settings, workers);
         let mirror = fast.clone();
-        gateway.on_engines(move |engine, _| engine.set_mirror(Box::new(mirror.clone()), mirror.scopes()));
+        gateway.on_engines(move |engine, _| engine.set_mirror(mirror.mirror(), mirror.scopes()));
         gateway.fast = Some(fast);
         gateway
     }
@@ -198,7 +198,11 @@ impl Gateway {
         let carried = self.fast.as_ref().and_then(|fast| fast.carry(self.now, &bytes, offload));
         if let Some((bytes, offload)) = carried {
             self.check_accounting();
-            return vec![Out { worker: 0, bytes, offload }];
+            let mut out = vec![Out { worker: 0, bytes, offload }];
+            if self.fast.as_ref().is_some_and(FastPath::has_news) {
+                out.extend(self.run());
+            }
+            return out;
         }
         self.next_queue = (self.next_queue + 1) % self.workers.len();
         self.feed(self.next_queue as u16, bytes, offload);

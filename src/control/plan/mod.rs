@@ -313,6 +313,11 @@ impl Nat64Plan {
         pool.range.block_size.unwrap_or(self.block_size)
     }
 
+    /// Ports in the smallest block of the pool.
+    pub fn smallest_block(&self) -> u16 {
+        self.pool4.iter().map(|pool| self.block_size_of(pool)).min().unwrap_or(self.block_size)
+    }
+
     /// The non-global destinations that may be reached.
     pub fn allowed(&self) -> Vec<Prefix4> {
         self.allow.iter().map(|allowed| allowed.prefix).collect()

@@ -33,7 +33,6 @@
 #define FIN 0x01
 #define SYN 0x02
 #define RST 0x04
-#define ACK 0x10
 
 /* Later filters, if there are any, go on; then the packet goes its usual way. */
 #define PASS TC_ACT_UNSPEC
@@ -100,6 +99,14 @@ struct {
 	__type(value, __u32);
 } idents SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, LISTENERS);
+	__type(key, __u32);
+	__type(value, struct notices);
+} notices SEC(".maps");
+
 /* What a packet meets on its way through a program. */
 struct run {
 	struct __sk_buff *skb;
@@ -155,7 +162,7 @@ static __always_inline __u32 segments(__u32 gso_size, __u32 len, __u32 headers)
 	return (len - headers + gso_size - 1) / gso_size;
 }
 
-/* The witness: a small copy of nat64::witness, for segments without SYN, FIN and RST. */
+/* The witness: a small copy of nat64::witness, for segments without SYN. */
 
 #define REACH 65536
 #define WIDEST (1U << 30)
@@ -179,13 +186,13 @@ static __always_inline __u32 reach(const struct direction *of, const struct dire
 	return window < REACH ? REACH : window;
 }
 
-static __always_inline void note(struct direction *own, __u32 end, const struct tcphdr *tcp, int has_ack)
+static __always_inline void note(struct direction *own, __u32 end, const struct tcphdr *tcp)
 {
 	__u32 ack = bpf_ntohl(tcp->ack_seq);
 
 	if (is_before(own->end, end))
 		own->end = end;
-	if (has_ack && (!(own->flags & ACKED) || !is_before(ack, own->ack))) {
+	if (tcp->ack && (!(own->flags & ACKED) || !is_before(ack, own->ack))) {
 		own->ack = ack;
 		own->window = bpf_ntohs(tcp->window);
 		if (!(own->flags & ACKED))
@@ -193,39 +200,112 @@ static __always_inline void note(struct direction *own, __u32 end, const struct 
 	}
 }
 
-/* The client's numbers are believed. False when the segment has nothing to do with the connection. */
-static __always_inline int see_client(struct record *record, const struct tcphdr *tcp, __u32 len, int has_ack)
+/* The segment begins where the other side takes data. */
+static __always_inline int fits(const struct direction *own, const struct direction *other, __u32 seq)
 {
-	struct direction *own = &record->from6, *other = &record->from4;
-	__u32 end = bpf_ntohl(tcp->seq) + len;
-	__u32 step = end - own->end;
+	__u32 expected = other->flags & ACKED ? other->ack : own->end;
+	__u32 room = reach(other, own);
 
-	if (!(own->flags & SEEN))
+	return is_between(expected - room, seq, expected + room);
+}
+
+/* Tells the worker of a flow that it has ended. False when too much of what it was told before is not read yet. */
+static __always_inline int tell(const struct record *record)
+{
+	__u32 worker = record->worker, at;
+	struct notices *ring = bpf_map_lookup_elem(&notices, &worker);
+
+	/* Some room is left for those who look at the same time. */
+	if (!ring || *(volatile __u32 *)&ring->head - *(volatile __u32 *)&ring->tail >= NOTICES - 1024)
 		return 0;
-	if (step >= WIDEST && -step >= WIDEST)
-		return 0;
-	note(own, end, tcp, has_ack);
-	if (own->flags & ACKED && other->flags & SEEN && other->end - own->ack > reach(own, other))
-		other->end = own->ack;
+	at = __sync_fetch_and_add(&ring->head, 1) & (NOTICES - 1);
+	*(volatile __u32 *)&ring->of[at] = record->tag + 1;
 	return 1;
 }
 
+/* RFC 5961 3.2: a RST ends the connection when it has the number that its receiver waits for. */
+static __always_inline int reset(const struct record *record, struct direction *own, const struct direction *other,
+				 __u32 seq)
+{
+	__u32 acked = other->flags & ACKED ? other->ack : own->end;
+	__u32 low = is_before(own->end, acked) ? own->end : acked;
+	__u32 high = is_before(own->end, acked) ? acked : own->end;
+
+	if (!(own->flags & SEEN) || (own->flags | other->flags) & FIN_SEEN)
+		return 0;
+	if (seq != low && seq != high && (high - low >= WIDEST || !is_between(low, seq, high)))
+		return 0;
+	if (!tell(record))
+		return 0;
+	own->flags |= RST_SEEN;
+	return 1;
+}
+
+/* A FIN ends its side; the second one the connection. */
+static __always_inline int finish(const struct record *record, struct direction *own, const struct direction *other,
+				  __u32 seq)
+{
+	if (!fits(own, other, seq))
+		return 0;
+	if (other->flags & FIN_SEEN && !(own->flags & FIN_SEEN) && !tell(record))
+		return 0;
+	own->flags |= FIN_SEEN;
+	return 1;
+}
+
+/*
+ * What a segment without SYN is to a connection: something that keeps it alive; something that is carried and does not,
+ * for it cannot have sent that, or it is the first FIN of a side (RFC 6146 3.5.2.2); or something that the daemon must
+ * judge: ends that are not beyond doubt, and all that comes behind a RST.
+ */
+enum judgement {
+	FITTING,
+	IDLE,
+	OPEN,
+};
+
+/* The client's numbers are believed. */
+static __always_inline enum judgement see_client(struct record *record, const struct tcphdr *tcp, __u32 len)
+{
+	struct direction *own = &record->from6, *other = &record->from4;
+	__u32 seq = bpf_ntohl(tcp->seq);
+	__u32 end = seq + len + tcp->fin;
+	__u32 step = end - own->end;
+	int is_first = tcp->fin && !(own->flags & FIN_SEEN);
+
+	if ((own->flags | other->flags) & RST_SEEN)
+		return OPEN;
+	if (tcp->rst)
+		return reset(record, own, other, seq) ? FITTING : OPEN;
+	if (!(own->flags & SEEN) || (step >= WIDEST && -step >= WIDEST))
+		return tcp->fin ? OPEN : IDLE;
+	if (tcp->fin && !finish(record, own, other, seq))
+		return OPEN;
+	note(own, end, tcp);
+	if (own->flags & ACKED && other->flags & SEEN && other->end - own->ack > reach(own, other))
+		other->end = own->ack;
+	return is_first ? IDLE : FITTING;
+}
+
 /* The peer's numbers must fit. */
-static __always_inline int see_peer(struct record *record, const struct tcphdr *tcp, __u32 len, int has_ack)
+static __always_inline enum judgement see_peer(struct record *record, const struct tcphdr *tcp, __u32 len)
 {
 	struct direction *own = &record->from4, *other = &record->from6;
 	__u32 seq = bpf_ntohl(tcp->seq);
 	__u32 ack = bpf_ntohl(tcp->ack_seq);
-	__u32 expected = other->flags & ACKED ? other->ack : own->end;
-	__u32 room = reach(other, own);
 	__u32 low = own->flags & ACKED ? own->ack : other->end;
+	int is_first = tcp->fin && !(own->flags & FIN_SEEN);
 
-	if (!(own->flags & SEEN) || !has_ack)
-		return 0;
-	if (!is_between(expected - room, seq, expected + room) || !is_between(low - REACH, ack, other->end))
-		return 0;
-	note(own, seq + len, tcp, has_ack);
-	return 1;
+	if ((own->flags | other->flags) & RST_SEEN)
+		return OPEN;
+	if (tcp->rst)
+		return reset(record, own, other, seq) ? FITTING : OPEN;
+	if (!(own->flags & SEEN) || !tcp->ack || !fits(own, other, seq) || !is_between(low - REACH, ack, other->end))
+		return tcp->fin ? OPEN : IDLE;
+	if (tcp->fin && !finish(record, own, other, seq))
+		return OPEN;
+	note(own, seq + len + tcp->fin, tcp);
+	return is_first ? IDLE : FITTING;
 }
 
 static __always_inline __u16 fold(__u64 sum)
@@ -366,7 +446,7 @@ static __always_inline int check_l4(__u8 protocol, void *l4, void *end, __u32 le
 		if (len < sizeof(*tcp) || (void *)(tcp + 1) > end)
 			return UP_ODD;
 		bits = ((__u8 *)l4)[13];
-		if (bits & (SYN | FIN | RST))
+		if (bits & SYN)
 			return UP_CONTROL;
 		*l4_header = tcp->doff * 4;
 		if (*l4_header < sizeof(*tcp) || *l4_header > len)
@@ -404,7 +484,8 @@ int sampan_v6(struct __sk_buff *skb)
 	void *data, *end;
 	__u32 i, len, total, segment, l4_header, gso, count, tick, ports;
 	__u8 protocol, traffic_class;
-	int problem, found;
+	int problem, found, is_control;
+	enum judgement verdict;
 
 	if (!begin(&run, skb, bpf_htons(ETH_P_IPV6)))
 		return PASS;
@@ -443,7 +524,8 @@ int sampan_v6(struct __sk_buff *skb)
 		return up(&run, UP_ODD, 0);
 	problem = check_l4(protocol, old + 1, end, len, &l4_header);
 	if (problem)
-		return up(&run, problem, problem == UP_CONTROL && !(((__u8 *)(old + 1))[13] & SYN));
+		return up(&run, problem, 0);
+	is_control = protocol == IPPROTO_TCP && ((__u8 *)(old + 1))[13] & (FIN | RST);
 	if (old->hop_limit <= 1)
 		return up(&run, UP_HOP_LIMIT, 0);
 
@@ -452,13 +534,13 @@ int sampan_v6(struct __sk_buff *skb)
 	key.protocol = protocol;
 	record = find(bpf_map_lookup_elem(&flows6, &key), &reason);
 	if (!record)
-		return up(&run, reason, 0);
+		return up(&run, reason, is_control);
 	/* A slot that is given out again while we look must not give us the rule of another flow. */
 	if (record->src6[0] != key.src[0] || record->src6[1] != key.src[1] || record->src6[2] != key.src[2] ||
 	    record->src6[3] != key.src[3] || record->dst6[0] != key.dst[0] || record->dst6[1] != key.dst[1] ||
 	    record->dst6[2] != key.dst[2] || record->dst6[3] != key.dst[3] || record->port6 != key.sport ||
 	    record->peer_port != key.dport || record->protocol != protocol)
-		return up(&run, UP_MISS, 0);
+		return up(&run, UP_MISS, is_control);
 
 	gso = skb->gso_size;
 	if (gso ? skb->len != ETH_HLEN + IPV6_HEADER + len : 0)
@@ -506,7 +588,10 @@ int sampan_v6(struct __sk_buff *skb)
 
 		if ((void *)(tcp + 1) > end)
 			return PASS;
-		if (!see_client(record, tcp, len - l4_header, tcp->ack))
+		verdict = see_client(record, tcp, len - l4_header);
+		if (verdict == OPEN)
+			return up(&run, UP_CONTROL, is_control);
+		if (verdict == IDLE)
 			tick = 0;
 	}
 	/* RFC 6864 4.1: a datagram that nobody cuts needs no identification. */
@@ -552,7 +637,8 @@ int sampan_v4(struct __sk_buff *skb)
 	void *data, *end;
 	__u32 i, len, total, segment, limit, l4_header, gso, count, tick, ports, port;
 	__u8 protocol, traffic_class;
-	int problem, found;
+	int problem, found, is_control;
+	enum judgement verdict;
 
 	if (!begin(&run, skb, bpf_htons(ETH_P_IP)))
 		return PASS;
@@ -600,16 +686,17 @@ int sampan_v4(struct __sk_buff *skb)
 	len = total - IPV4_HEADER;
 	problem = check_l4(protocol, old + 1, end, len, &l4_header);
 	if (problem)
-		return up(&run, problem, problem == UP_CONTROL && !(((__u8 *)(old + 1))[13] & SYN));
+		return up(&run, problem, 0);
+	is_control = protocol == IPPROTO_TCP && ((__u8 *)(old + 1))[13] & (FIN | RST);
 	if (old->ttl <= 1)
 		return up(&run, UP_HOP_LIMIT, 0);
 
 	record = find(bpf_map_lookup_elem(&flows4, &key), &reason);
 	if (!record)
-		return up(&run, reason, 0);
+		return up(&run, reason, is_control);
 	if (record->src4 != key.dst || record->dst4 != key.src || record->port4 != key.dport ||
 	    record->peer_port != key.sport || record->protocol != protocol)
-		return up(&run, UP_MISS, 0);
+		return up(&run, UP_MISS, is_control);
 
 	gso = skb->gso_size;
 	if (gso ? skb->len != ETH_HLEN + total : 0)
@@ -662,7 +749,10 @@ int sampan_v4(struct __sk_buff *skb)
 		if ((void *)(tcp + 1) > end)
 			return PASS;
 		/* What the peer cannot have sent prolongs nothing. */
-		if (!see_peer(record, tcp, len - l4_header, tcp->ack))
+		verdict = see_peer(record, tcp, len - l4_header);
+		if (verdict == OPEN)
+			return up(&run, UP_CONTROL, is_control);
+		if (verdict == IDLE)
 			tick = 0;
 	}
 	if (!gso && skb->len > ETH_HLEN + total) {

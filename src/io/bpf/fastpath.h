@@ -8,11 +8,14 @@
 #ifndef SAMPAN_FASTPATH_H
 #define SAMPAN_FASTPATH_H
 
-#define LAYOUT 1
+#define LAYOUT 2
 #define SCOPES 1024
 #define POOLS 32
 #define BUCKETS 65536
 #define IDENTS 4096
+/* Workers that can be told of the end of a connection, and how many ends may wait for each. */
+#define LISTENERS 16
+#define NOTICES 16384
 /* Times of the last packet: nanoseconds shifted by this, so that 32 bits last for nine years. */
 #define TICK_SHIFT 26
 
@@ -29,6 +32,8 @@
 #define SEEN 0x01
 #define ACKED 0x02
 #define SCALED 0x04
+#define FIN_SEEN 0x10
+#define RST_SEEN 0x20
 
 struct key6 {
 	__u32 src[4];
@@ -71,7 +76,9 @@ struct record {
 	__u16 delta_ports;
 	__u16 scope;
 	__u16 generation;
-	__u32 spare[2];
+	/* Whose the flow is: the worker, and what the flow is to it. */
+	__u32 worker;
+	__u32 tag;
 
 	__u32 last6;
 	__u32 last4;
@@ -81,6 +88,16 @@ struct record {
 	__u64 bytes4;
 	struct direction from6;
 	struct direction from4;
+};
+
+/* Connections that have ended, for one worker: a ring. `head` is the programs', `tail` the worker's. */
+struct notices {
+	__u32 head;
+	__u32 spare[15];
+	__u32 tail;
+	__u32 spare2[15];
+	/* Tag of the record plus one; zero: nothing yet. */
+	__u32 of[NOTICES];
 };
 
 struct pool6 {
@@ -156,6 +173,7 @@ _Static_assert(sizeof(struct key4) == 16, "key4");
 _Static_assert(sizeof(struct record) == 128, "record");
 _Static_assert(__builtin_offsetof(struct record, last6) == 64, "record");
 _Static_assert(__builtin_offsetof(struct record, from6) == 104, "record");
+_Static_assert(sizeof(struct notices) == 128 + NOTICES * 4, "notices");
 _Static_assert(sizeof(struct config) == 104 + POOLS * 40, "config");
 
 #endif

@@ -3,7 +3,7 @@
 //! Whatever both sides may write at any time is atomic. A record's first half is written only while no rule holds, and
 //! becomes one by its last word.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 
 use super::Config;
 use crate::nat64::mirror::{Rule, Scope, Seen, Traffic};
@@ -15,12 +15,15 @@ use crate::wire::l4;
 use crate::xlat::{Delta, FlowPair};
 
 /// Version of everything here.
-pub(super) const LAYOUT: u32 = 1;
+pub(super) const LAYOUT: u32 = 2;
 /// Scopes that have a generation; a rule of any other is refused.
 pub const SCOPES: u16 = 1024;
 /// Most prefixes of each family that the programs look at packets for.
 pub const POOLS: usize = 32;
 const TICK_SHIFT: u32 = 26;
+/// Workers that can be told of the end of a connection, and how many ends may wait for each.
+pub(super) const LISTENERS: usize = 16;
+const NOTICES: usize = 16_384;
 const FIXED_TOS: u32 = 1;
 const FIXED_TRAFFIC_CLASS: u32 = 2;
 
@@ -29,6 +32,8 @@ const CHANGING: u8 = 1;
 const LIVE: u8 = 2;
 /// The word of [`Fixed`] that holds the state.
 const STATE_WORD: usize = 5;
+/// The word of [`Fixed`] that says whose the flow is.
+const OWNER_WORD: usize = 7;
 
 /// Key of `flows6`; addresses and ports as on the wire.
 #[repr(C)]
@@ -70,7 +75,8 @@ struct Fixed {
     delta_ports: [u8; 2],
     scope: u16,
     generation: u16,
-    spare: [u32; 2],
+    worker: u32,
+    tag: u32,
 }
 
 /// One flow in shared memory.
@@ -84,6 +90,17 @@ pub(super) struct Record {
     bytes6: AtomicU64,
     bytes4: AtomicU64,
     witness: [AtomicU32; 6],
+}
+
+/// Connections that have ended, for one worker: a ring that programs fill and the worker empties.
+#[repr(C)]
+pub(super) struct Notices {
+    head: AtomicU32,
+    spare: [AtomicU32; 15],
+    tail: AtomicU32,
+    spare2: [AtomicU32; 15],
+    /// Tag of a record plus one; zero: nothing yet.
+    of: [AtomicU32; NOTICES],
 }
 
 #[repr(C)]
@@ -165,7 +182,9 @@ pub(super) type Counters = [u64; COUNTERS.len()];
 const _: () = assert!(size_of::<Key6>() == 40 && size_of::<Key4>() == 16);
 const _: () = assert!(size_of::<Fixed>() == 64 && size_of::<Record>() == 128);
 const _: () = assert!(std::mem::offset_of!(Fixed, state) == STATE_WORD * 8 + 7);
+const _: () = assert!(std::mem::offset_of!(Fixed, worker) == OWNER_WORD * 8);
 const _: () = assert!(std::mem::offset_of!(Record, witness) == 104);
+const _: () = assert!(size_of::<Notices>() == 128 + 4 * NOTICES);
 const _: () = assert!(size_of::<Told>() == 104 + 40 * POOLS && size_of::<Board>() == size_of::<Told>());
 const _: () = assert!(std::mem::offset_of!(Told, heartbeat) == HEARTBEAT_WORD * 8);
 
@@ -212,7 +231,8 @@ impl Fixed {
             delta_ports: ports.to_be_bytes(),
             scope: rule.scope.number,
             generation: rule.scope.generation,
-            spare: [0; 2],
+            worker: 0,
+            tag: 0,
         })
     }
 
@@ -246,6 +266,18 @@ impl Fixed {
     }
 }
 
+impl Notices {
+    /// The tag of the connection that ended first, of those not told yet.
+    pub(super) fn next(&self) -> Option<u32> {
+        let tail = self.tail.load(Relaxed);
+        let place = self.of.get(tail as usize % NOTICES)?;
+        let tag = place.load(Acquire).checked_sub(1)?;
+        place.store(0, Relaxed);
+        self.tail.store(tail.wrapping_add(1), Release);
+        Some(tag)
+    }
+}
+
 impl Record {
     /// Writes a rule that does not hold yet. Gives the keys under which it is to be found.
     pub(super) fn write(&self, rule: &Rule, witness: &FlowWitness) -> Option<(Key6, Key4)> {
@@ -263,6 +295,14 @@ impl Record {
         }
         self.set_witness(witness);
         Some((Key6::of(&fixed), Key4::of(&fixed)))
+    }
+
+    /// Says whose the flow is: the worker, and what the flow is to it.
+    pub(super) fn set_owner(&self, worker: u16, tag: u32) {
+        let mut bytes = [0; 8];
+        bytes[..4].copy_from_slice(&u32::from(worker).to_ne_bytes());
+        bytes[4..].copy_from_slice(&tag.to_ne_bytes());
+        self.fixed[OWNER_WORD].store(u64::from_ne_bytes(bytes), Relaxed);
     }
 
     pub(super) fn keys(&self) -> (Key6, Key4) {

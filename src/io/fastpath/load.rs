@@ -21,7 +21,8 @@ use super::{Config, Side};
 /// Built by `deploy/build-bpf`, which a test runs to compare.
 static OBJECT: &[u8] = include_bytes_aligned!("../bpf/fastpath.bpf.o");
 /// All maps, each pinned under its name.
-const MAPS: [&str; 8] = ["flows6", "flows4", "records", "config", "scopes", "counters", "buckets", "idents"];
+const MAPS: [&str; 9] =
+    ["flows6", "flows4", "records", "config", "scopes", "counters", "buckets", "idents", "notices"];
 /// Where our filters stand among those of an interface; both fixed, so that a successor replaces them.
 const PRIORITY: u16 = 0x5a6;
 const BPF_FS: FsType = FsType(0xcafe_4a11);

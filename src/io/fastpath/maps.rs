@@ -9,24 +9,26 @@ use std::sync::atomic::AtomicU64;
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
-use super::layout::{Board, Record};
+use super::layout::{Board, Notices, Record};
 
 /// What may lie in such memory.
 ///
 /// # Safety
 ///
 /// Made of atomics only, so that it may change at any time, and of the size of the map's values.
-pub(super) unsafe trait Shared: Sync {}
+pub(in crate::io) unsafe trait Shared: Sync {}
 
 // SAFETY: made of atomics; sizes are asserted next to the types.
 unsafe impl Shared for Record {}
 // SAFETY: as above.
 unsafe impl Shared for Board {}
 // SAFETY: as above.
+unsafe impl Shared for Notices {}
+// SAFETY: as above.
 unsafe impl Shared for AtomicU64 {}
 
 /// An array map as a slice.
-pub(super) struct Mapped<T: Shared> {
+pub(in crate::io) struct Mapped<T: Shared> {
     at: NonNull<T>,
     count: usize,
 }
@@ -39,7 +41,7 @@ unsafe impl<T: Shared> Sync for Mapped<T> {}
 impl<T: Shared> Mapped<T> {
     /// Maps an array of `count` values. The map must have been made with `BPF_F_MMAPABLE` and values of that size,
     /// which is a multiple of eight: then they lie one behind the other.
-    pub(super) fn new(map: &impl AsFd, count: usize) -> io::Result<Self> {
+    pub(in crate::io) fn new(map: &impl AsFd, count: usize) -> io::Result<Self> {
         const { assert!(size_of::<T>().is_multiple_of(8)) };
         let bytes = NonZero::new(size_of::<T>() * count).ok_or(io::ErrorKind::InvalidInput)?;
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use aya::maps::{HashMap, IterableMap, Map, MapData, MapError};
 
-use super::layout::{Key4, Key6, Record};
+use super::layout::{Key4, Key6, Notices, Record};
 use super::maps::Mapped;
 use crate::nat64::mirror::{Mirror, Rule, Seen};
 use crate::nat64::witness::FlowWitness;
@@ -86,19 +86,28 @@ fn is_gone(removed: Result<(), MapError>) -> bool {
 
 /// What one worker uses. It makes records in slots of its own, and handles any record that is given to it.
 pub struct Worker {
+    number: u16,
     keys: Keys,
     records: Arc<Mapped<Record>>,
+    notices: Arc<Mapped<Notices>>,
     free: Vec<u32>,
     /// Slots that were given back, with the time from which they may be used.
     resting: VecDeque<(Instant, u32)>,
 }
 
 impl Worker {
-    /// Works with the slots `free`. Room for `most` slots is reserved at once; nothing grows later.
-    pub(super) fn new(keys: Keys, records: Arc<Mapped<Record>>, free: Vec<u32>, most: usize) -> Self {
-        let mut own = Vec::with_capacity(most);
+    /// Works with the slots `free`. Room for all slots is reserved at once; nothing grows later.
+    pub(super) fn new(
+        number: u16,
+        keys: Keys,
+        records: Arc<Mapped<Record>>,
+        notices: Arc<Mapped<Notices>>,
+        free: Vec<u32>,
+    ) -> Self {
+        let mut own = Vec::with_capacity(records.len());
         own.extend(free);
-        Self { keys, records, free: own, resting: VecDeque::with_capacity(most) }
+        let resting = VecDeque::with_capacity(records.len());
+        Self { number, keys, records, notices, free: own, resting }
     }
 
     fn slot(&mut self, now: Instant) -> Option<u32> {
@@ -118,11 +127,14 @@ impl Worker {
 }
 
 impl Mirror for Worker {
-    fn install(&mut self, now: Instant, rule: &Rule, witness: &FlowWitness) -> Option<u32> {
+    fn install(&mut self, now: Instant, rule: &Rule, witness: &FlowWitness, tag: u32) -> Option<u32> {
         let slot = self.slot(now)?;
         let record = self.records.get(slot as usize)?;
         let installed = match record.write(rule, witness) {
-            Some(keys) => self.keys.add(slot, &keys),
+            Some(keys) => {
+                record.set_owner(self.number, tag);
+                self.keys.add(slot, &keys)
+            }
             None => false,
         };
         if !installed {
@@ -132,6 +144,16 @@ impl Mirror for Worker {
         }
         record.begin();
         Some(slot)
+    }
+
+    fn adopt(&mut self, handle: u32, tag: u32) {
+        if let Some(record) = self.record(handle) {
+            record.set_owner(self.number, tag);
+        }
+    }
+
+    fn ended(&mut self) -> Option<u32> {
+        self.notices.get(usize::from(self.number))?.next()
     }
 
     fn seen(&self, handle: u32) -> Option<Seen> {

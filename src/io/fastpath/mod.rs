@@ -22,9 +22,9 @@ use aya::Ebpf;
 use aya::maps::{Map, MapData, PerCpuArray};
 
 pub use fault::Fault;
-use layout::{Board, COUNTERS, Counters, Record as Slot};
+use layout::{Board, COUNTERS, Counters, LISTENERS, Notices, Record as Slot};
 pub use layout::{POOLS, SCOPES};
-use maps::Mapped;
+pub(super) use maps::{Mapped, Shared};
 use mirror::Keys;
 pub use mirror::Worker;
 
@@ -105,6 +105,7 @@ pub struct FastPath {
     programs: Mutex<Ebpf>,
     keys: Mutex<Keys>,
     records: Arc<Mapped<Slot>>,
+    notices: Arc<Mapped<Notices>>,
     board: Mapped<Board>,
     scopes: Mapped<AtomicU64>,
     counters: PerCpuArray<MapData, Counters>,
@@ -174,6 +175,8 @@ impl FastPath {
         }
         let (scopes, count) = take("scopes", size_of::<AtomicU64>() as u32)?;
         let scopes = Mapped::new(&scopes.fd(), count as usize).map_err(unmapped)?;
+        let (notices, _) = take("notices", size_of::<Notices>() as u32)?;
+        let notices = Arc::new(Mapped::new(&notices.fd(), LISTENERS).map_err(unmapped)?);
         let (records, flows) = take("records", size_of::<Slot>() as u32)?;
         let records = Arc::new(Mapped::new(&records.fd(), flows as usize).map_err(unmapped)?);
         let ((flows6, count6), (flows4, count4)) = (take("flows6", 4)?, take("flows4", 4)?);
@@ -186,7 +189,17 @@ impl FastPath {
             PerCpuArray::try_from(Map::PerCpuArray(counters)).map_err(|e| layout(e.to_string()))?;
         let free = keys.tidy(&records);
         let (programs, keys, free) = (Mutex::new(programs), Mutex::new(keys), Mutex::new(free));
-        Ok(Self { programs, keys, records, board, scopes, counters, free, pins: config.pin_dir.clone() })
+        Ok(Self {
+            programs,
+            keys,
+            records,
+            notices,
+            board,
+            scopes,
+            counters,
+            free,
+            pins: config.pin_dir.clone(),
+        })
     }
 
     /// Tells the programs what `config` says beside the interfaces.
@@ -224,10 +237,11 @@ impl FastPath {
     pub fn mirrors(&self, workers: u16) -> Result<Vec<Box<dyn Mirror + Send>>, Fault> {
         let mut free = std::mem::take(&mut *lock(&self.free));
         let mut mirrors: Vec<Box<dyn Mirror + Send>> = Vec::new();
-        for left in (1..=usize::from(workers)).rev() {
-            let share = free.split_off(free.len() - free.len() / left);
+        for number in 0..workers {
+            let share = free.split_off(free.len() - free.len() / usize::from(workers - number));
             let keys = lock(&self.keys).again().map_err(|e| Fault::Refused { reason: e.to_string() })?;
-            mirrors.push(Box::new(Worker::new(keys, Arc::clone(&self.records), share, self.records.len())));
+            let (records, notices) = (self.records.clone(), self.notices.clone());
+            mirrors.push(Box::new(Worker::new(number, keys, records, notices, share)));
         }
         Ok(mirrors)
     }

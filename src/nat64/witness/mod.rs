@@ -181,7 +181,12 @@ impl FlowWitness {
                     return false;
                 }
                 let fits = fits_window(own, other, segment);
+                let fin = own.flags & Direction::FIN;
                 own.note(segment);
+                if !fits {
+                    // What changes no state leaves no trace of an end either.
+                    own.flags = own.flags & !Direction::FIN | fin;
+                }
                 follow(own, other);
                 // A FIN changes the state; everything else at most keeps the session alive, as any packet of the
                 // client may.
