@@ -99,7 +99,10 @@ impl Advertisement {
     fn take_option(&mut self, option: &[u8]) {
         match option {
             [SOURCE_LINK_LAYER, 1, address @ ..] => self.link_layer = address.try_into().ok(),
-            [RDNSS, _, _, _, a, b, c, d, addresses @ ..] => {
+            // RFC 8106 §5.3.1: whole addresses, at least one.
+            [RDNSS, _, _, _, a, b, c, d, addresses @ ..]
+                if !addresses.is_empty() && addresses.len().is_multiple_of(16) =>
+            {
                 self.resolvers_lifetime = u32::from_be_bytes([*a, *b, *c, *d]);
                 self.resolvers
                     .extend(addresses.as_chunks::<16>().0.iter().map(|octets| Ipv6Addr::from(*octets)));
