@@ -19,7 +19,7 @@ use crate::control::config::Level;
 use crate::control::plan::host::{HostFacts, check_host};
 use crate::control::plan::{Checked, load};
 use crate::control::problem::{Problem, ProblemView};
-use crate::daemon::StartError;
+use crate::daemon::{Part, StartError};
 use crate::text::Lang;
 
 /// How long `stop` waits for the gateway to end.
@@ -33,13 +33,27 @@ pub(super) fn flush_arg(lang: Lang) -> Arg {
     Arg::new("flush").long("flush").action(ArgAction::SetTrue).help(Word::HelpFlush.say(lang))
 }
 
+pub(super) fn only_arg(lang: Lang) -> Arg {
+    Arg::new("only")
+        .long("only")
+        .value_name("PART")
+        .value_parser(["dns64", "translator"])
+        .help(Word::HelpOnly.say(lang))
+}
+
 /// Runs the gateway. Problems of the configuration are printed before anything is touched.
-pub(super) fn run(context: &Context, _: &ArgMatches) -> Outcome {
+pub(super) fn run(context: &Context, matches: &ArgMatches) -> Outcome {
     let (checked, problems) = examine(context, true);
     complain(&listing(context, &problems));
     let Some(checked) = checked else { return Ok(ExitCode::from(1)) };
     begin_log(checked.plan.log_level);
-    match crate::daemon::run(checked.plan, &context.config) {
+    let part = match matches.get_one::<String>("only").map(String::as_str) {
+        Some("dns64") => Part::Dns64,
+        Some("translator") => Part::Translator,
+        // The parser lets no other word through.
+        Some(_) | None => Part::All,
+    };
+    match crate::daemon::run(checked.plan, &context.config, part) {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => failed(context, &error),
     }
@@ -131,6 +145,8 @@ pub(super) fn stop(context: &Context, matches: &ArgMatches) -> Outcome {
     // The gateway may have had no power over the files; without its configuration there is nothing to look for.
     if flush
         && let Ok(checked) = load(&context.config)
+        // They belong to the translator, which a DNS64 of its own has nothing to do with.
+        && context.socket.as_ref() != Some(&checked.plan.dns64_socket)
         && let Err(error) = crate::daemon::remove_pins(&checked.plan)
     {
         return failed(context, &error);

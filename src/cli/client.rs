@@ -5,20 +5,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper::{Method, StatusCode};
 use serde::de::DeserializeOwned;
-use tokio::net::UnixStream;
 
 use super::words::CliFault;
-use crate::control::admin::Refusal;
+use crate::control::admin::{AskError, Refusal, ask};
 use crate::text::shown;
 
 /// How long a gateway may think about an answer; a reload of thousands of units is the slowest.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Larger than a page of [`crate::control::admin::MAX_PAGE`] rows.
-const MAX_ANSWER: usize = 16 << 20;
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -95,38 +90,15 @@ impl Client {
     }
 
     async fn exchange(&self, method: Method, target: &str) -> Result<(StatusCode, Bytes), CliFault> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|error| {
-            let socket = self.name();
-            if error.kind() == ErrorKind::PermissionDenied {
-                CliFault::NoPermission { socket }
-            } else {
-                CliFault::NoGateway { socket, reason: error.to_string() }
+        ask(&self.socket, method, target).await.map_err(|error| match error {
+            AskError::Connect(error) if error.kind() == ErrorKind::PermissionDenied => {
+                CliFault::NoPermission { socket: self.name() }
             }
-        })?;
-        let odd = |error: hyper::Error| self.odd(&error);
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(odd)?;
-        let request = Request::builder()
-            .method(method)
-            .uri(target)
-            .header("host", "sampan")
-            .body(Empty::<Bytes>::new())
-            .map_err(|error| self.odd(&error))?;
-        let exchange = async {
-            let response = sender.send_request(request).await.map_err(odd)?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
-            Ok((status, body.map_err(|error| self.odd(&error))?.to_bytes()))
-        };
-        // The connection has to be driven while the answer is awaited; it may end first.
-        tokio::pin!(exchange, connection);
-        tokio::select! {
-            answer = &mut exchange => answer,
-            ended = &mut connection => match ended {
-                Ok(()) => exchange.await,
-                Err(error) => Err(self.odd(&error)),
-            },
-        }
+            AskError::Connect(error) => {
+                CliFault::NoGateway { socket: self.name(), reason: error.to_string() }
+            }
+            AskError::Odd(reason) => self.odd(&reason),
+        })
     }
 }
 

@@ -39,7 +39,7 @@ const COMMANDS: &[Row] = &[
         name: "run",
         about: Word::AboutRun,
         example: "sampan run --config /etc/sampan/sampan.toml",
-        args: |command, lang| command.arg(config_arg(lang)),
+        args: |command, lang| command.args([config_arg(lang), actions::only_arg(lang)]),
         run: actions::run,
     },
     Row {

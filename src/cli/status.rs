@@ -10,6 +10,7 @@ use super::words::Word;
 use crate::control::admin::{
     ByProtocol, DnsName, DnsStatus, DnsUnit, FastStatus, HealthState, SiitStatus, Status, WorkerStatus,
 };
+use crate::control::health::TranslatorHealth;
 use crate::text::{Lang, shown};
 
 /// Shows the state.
@@ -46,7 +47,9 @@ fn headline(status: &Status, lang: Lang) -> String {
         HealthState::Failed => Word::HealthFailed,
     };
     let mut text = format!("{}: {}\n", up.say(lang), health.say(lang));
-    for reason in &status.health.reasons {
+    let health = &status.health;
+    let reasons = if lang == Lang::Vi { &health.reasons_vi } else { &health.reasons };
+    for reason in reasons {
         text.push_str(&format!("  - {}\n", shown(reason, 200)));
     }
     text
@@ -57,6 +60,7 @@ fn facts(status: &Status, lang: Lang) -> Vec<Vec<String>> {
         vec![Word::LabelConfig.say(lang), status.config.clone()],
         vec![Word::LabelDevice.say(lang), clean(&status.tun)],
         vec!["pool6".into(), status.pool6.join(", ")],
+        vec![Word::LabelTranslator.say(lang), translator(&status.translator).say(lang)],
     ];
     for pool in &status.pool4 {
         let percent = pool.blocks_leased.saturating_mul(100).checked_div(pool.blocks).unwrap_or(0);
@@ -82,6 +86,12 @@ fn facts(status: &Status, lang: Lang) -> Vec<Vec<String>> {
         rows.extend(counters(dns).into_iter().map(|line| vec![String::new(), line]));
     }
     rows
+}
+
+/// Whether the translator counts as working.
+fn translator(health: &TranslatorHealth) -> Word {
+    let (time, changes) = (duration(health.since_s), health.changes);
+    if health.up { Word::TranslatorUp { time, changes } } else { Word::TranslatorDown { time, changes } }
 }
 
 /// What the stateful translator holds.

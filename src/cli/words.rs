@@ -60,6 +60,9 @@ texts! {
         HelpNoHost
             en "Leave out the comparison with this machine's interfaces, addresses and routes, and the certificate files"
             vi "Không so với giao diện, địa chỉ và tuyến của máy này, và không đọc các tệp chứng chỉ";
+        HelpOnly
+            en "Run only this part, dns64 or translator; each can then be restarted by itself"
+            vi "Chỉ chạy phần này, dns64 hoặc translator; mỗi phần có thể khởi động lại riêng";
         HelpAddr en "Only rows with this IPv6 or IPv4 address" vi "Chỉ các dòng có địa chỉ IPv6 hoặc IPv4 này";
         HelpPort en "Only rows with this port or ICMP identifier" vi "Chỉ các dòng có cổng hoặc định danh ICMP này";
         HelpUnit en "Only rows of this unit" vi "Chỉ các dòng của đơn vị này";
@@ -121,6 +124,13 @@ texts! {
         HealthOk en "everything works" vi "mọi thứ hoạt động";
         HealthDegraded en "degraded" vi "hoạt động không đầy đủ";
         HealthFailed en "not translating" vi "không chuyển dịch";
+        LabelTranslator en "translator" vi "chuyển dịch";
+        TranslatorUp { time: String, changes: u64 }
+            en "up for {time}; changes since the start: {changes}"
+            vi "hoạt động từ {time}; số lần đổi trạng thái: {changes}";
+        TranslatorDown { time: String, changes: u64 }
+            en "down for {time}; changes since the start: {changes}"
+            vi "ngừng từ {time}; số lần đổi trạng thái: {changes}";
         LabelConfig en "config" vi "cấu hình";
         LabelDevice en "device" vi "thiết bị";
         LabelSessions en "sessions" vi "phiên";

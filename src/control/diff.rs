@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use super::certificates::{self, Certificates};
 use super::plan::host::{HostFacts, check_host};
 use super::plan::{
-    Checked, DnsPlan, MtuPlan, Nat64Plan, Plan, Pool4Plan, SiitPlan, TlsPlan, TranslatorPlan, load,
+    Checked, DnsPlan, HealthPlan, MtuPlan, Nat64Plan, Plan, Pool4Plan, SiitPlan, TlsPlan, TranslatorPlan,
+    load,
 };
 use super::problem::{Fault, Places, Problem, Problems, Severity};
 use crate::dns64;
@@ -23,6 +24,8 @@ pub enum Change {
     Siit(siit::settings::Change),
     /// For the DNS64.
     Dns64(Box<DnsChange>),
+    /// For whoever decides whether the translator works.
+    Health(Box<HealthPlan>),
 }
 
 /// Replaces what a running DNS64 may be told anew.
@@ -58,6 +61,7 @@ impl Change {
             Self::Nat64(settings::Change::Static(_)) => "nat64.static",
             Self::Siit(siit::settings::Change::Mapping(_)) => "siit.eam",
             Self::Dns64(_) => "dns64",
+            Self::Health(_) => "health",
         }
     }
 }
@@ -128,7 +132,8 @@ pub fn diff(old: &Plan, new: &Plan) -> Result<Vec<Change>, Vec<NeedsRestart>> {
         (Some(was), Some(is)) if was != is => Some(Change::Dns64(Box::new(DnsChange::to(is)))),
         _ => None,
     };
-    Ok(translator.into_iter().chain(dns64).collect())
+    let health = (old.health != new.health).then(|| Change::Health(Box::new(new.health.clone())));
+    Ok(translator.into_iter().chain(dns64).chain(health).collect())
 }
 
 fn nat64(was: &Nat64Plan, is: &Nat64Plan) -> Vec<Change> {
@@ -175,12 +180,39 @@ fn restarts(old: &Plan, new: &Plan) -> Vec<String> {
         ("fastpath.pins", old.fastpath.pins != new.fastpath.pins),
         ("fastpath.miss-rate", old.fastpath.miss_rate != new.fastpath.miss_rate),
         ("fastpath.miss-burst", old.fastpath.miss_burst != new.fastpath.miss_burst),
+        ("health.gateway", old.health.gateway != new.health.gateway),
         ("admin.socket", old.admin_socket != new.admin_socket),
+        ("admin.dns64-socket", old.dns64_socket != new.dns64_socket),
         ("tun.name", old.tun_name != new.tun_name),
         ("log.level", old.log_level != new.log_level),
     ]);
     let dns64 = old.dns64.as_ref().zip(new.dns64.as_ref()).map(|(was, is)| dns64_restarts(was, is));
-    translator.into_iter().chain(dns64.into_iter().flatten()).chain(others).collect()
+    translator
+        .into_iter()
+        .chain(dns64.into_iter().flatten())
+        .chain(others)
+        .chain(ra_restarts(old, new))
+        .collect()
+}
+
+fn ra_restarts(old: &Plan, new: &Plan) -> Vec<String> {
+    let (Some(was), Some(is)) = (&old.ra, &new.ra) else {
+        return differing(&[("ra", old.ra != new.ra)]);
+    };
+    // Those that follow the longest interval where nothing is said do not count when that has changed.
+    let same_pace = was.max_interval == is.max_interval && was.router_lifetime == is.router_lifetime;
+    differing(&[
+        ("ra.interfaces", was.interfaces != is.interfaces),
+        ("ra.max-interval", was.max_interval != is.max_interval),
+        ("ra.min-interval", same_pace && was.min_interval != is.min_interval),
+        ("ra.router-lifetime", was.router_lifetime != is.router_lifetime),
+        ("ra.pref64", was.pref64.is_empty() != is.pref64.is_empty()),
+        ("ra.pref64-lifetime", same_pace && was.pref64_lifetime != is.pref64_lifetime),
+        ("ra.dns", was.resolvers != is.resolvers),
+        ("ra.dns-lifetime", same_pace && was.resolvers_lifetime != is.resolvers_lifetime),
+        ("ra.managed", was.managed != is.managed),
+        ("ra.other-config", was.other != is.other),
+    ])
 }
 
 fn differing(keys: &[(&str, bool)]) -> Vec<String> {

@@ -13,14 +13,16 @@ use tokio::sync::watch;
 use super::counters::{Counters, Totals};
 use super::dns;
 use super::fast::{Fast, WhyNot};
+use super::health::State;
 use super::ring::Exchange;
 use super::worker::{Request, Requests};
 use crate::addr::Prefix4;
 use crate::control::admin::{
-    Backend, ByProtocol, Counter, Cursor, DropRow, FastStatus, Health, HealthState, Page, Pool4Status,
-    ReloadReport, SiitStatus, Status, WorkerStatus,
+    Backend, ByProtocol, Counter, Cursor, DropRow, FastStatus, HealthState, Page, Pool4Status, ReloadReport,
+    SiitStatus, Status, WorkerStatus,
 };
 use crate::control::diff::{self, Change};
+use crate::control::health::{Ailment, TranslatorHealth};
 use crate::control::plan::host::HostFacts;
 use crate::control::plan::{Nat64Plan, Plan, Pool4Mode, Pool4Plan, TranslatorPlan};
 use crate::control::problem::{Fault, Problem};
@@ -76,6 +78,8 @@ pub struct Control {
     pub contacts: Vec<Contact>,
     /// To wake them.
     pub exchange: Arc<Exchange>,
+    /// Whether the translator works.
+    pub health: State,
     /// What runs now.
     pub running: Mutex<Running>,
     /// Where the configuration is.
@@ -474,22 +478,21 @@ impl Backend for Control {
                     status.subscribers += tables.subscribers;
                 }
                 None => {
-                    status.health = Health {
-                        state: HealthState::Failed,
-                        reasons: vec![format!("worker {worker} does not answer")],
-                    };
+                    status.health.worsen(HealthState::Failed, &Ailment::Stuck { worker });
                 }
             }
             status.workers.push(row);
         }
-        let journal_fails = self.journal_healthy.as_ref().is_some_and(|h| !h.load(Ordering::Relaxed));
-        if journal_fails && status.health.state == HealthState::Ok {
-            status.health = Health {
-                state: HealthState::Degraded,
-                reasons: vec!["the block journal cannot be written".into()],
-            };
+        if self.journal_healthy.as_ref().is_some_and(|h| !h.load(Ordering::Relaxed)) {
+            status.health.worsen(HealthState::Degraded, &Ailment::Journal);
         }
+        status.translator = self.health.view();
+        status.health.follow(&status.translator);
         status
+    }
+
+    fn health(&self) -> TranslatorHealth {
+        self.health.view()
     }
 
     fn sessions(&self, filter: &RowFilter, cursor: Option<Cursor>, limit: usize) -> Page<SessionRow> {
@@ -537,6 +540,8 @@ impl Backend for Control {
                         dns.apply(dns::changes(change));
                     }
                 }
+                // Whoever looks after it reads the plan at every look.
+                Change::Health(_) => {}
             }
         }
         let renewed = self.dns.as_ref().map(|dns| dns::renew(dns, reload.certificates)).unwrap_or_default();

@@ -50,6 +50,16 @@ faults! {
                 => "change dns64.listen, or stop what listens there (ss -lnptu sport = :53)"
             vi "không có DNS64: {reason}"
                 => "đổi dns64.listen, hoặc dừng chương trình đang lắng nghe ở đó (ss -lnptu sport = :53)";
+        Ra { interface: String, reason: String }
+            en "no router advertisements on {interface}: {reason}"
+                => "check ra.interfaces, and run as root or with CAP_NET_RAW"
+            vi "không gửi được quảng bá bộ định tuyến trên {interface}: {reason}"
+                => "kiểm tra ra.interfaces, và chạy bằng root hoặc có CAP_NET_RAW";
+        NoDns64
+            en "only the DNS64 shall run, but there is none in the configuration"
+                => "add the table [dns64], or leave out --only"
+            vi "chỉ chạy DNS64 nhưng cấu hình không có DNS64"
+                => "thêm bảng [dns64], hoặc bỏ --only";
         Privileges { reason: String }
             en "cannot drop privileges: {reason}"
                 => "start as root, or with CAP_NET_ADMIN, CAP_NET_BIND_SERVICE, CAP_SETUID and CAP_SETGID"

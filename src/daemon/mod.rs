@@ -9,11 +9,14 @@ pub mod counters;
 mod dns;
 mod error;
 mod fast;
+mod health;
 mod journal;
 mod key;
 mod notices;
+mod only_dns;
 mod own;
 mod privileges;
+mod ra;
 pub mod ring;
 mod stateful;
 pub mod worker;
@@ -54,15 +57,32 @@ const NAP: Duration = Duration::from_millis(250);
 /// How long a worker lets packets of a bulk flow gather. Adds this much to the delay of flows that share the worker.
 const PAUSE: Duration = Duration::from_micros(200);
 
-/// Runs the gateway until it is told to stop.
-pub fn run(plan: Plan, config: &Path) -> Result<(), StartError> {
+/// Which part of a plan runs in this process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    #[default]
+    All,
+    /// The DNS64; the translator runs elsewhere, or nowhere.
+    Dns64,
+    /// The translator; the DNS64 runs elsewhere, or nowhere.
+    Translator,
+}
+
+/// Runs the gateway, or a part of it, until it is told to stop.
+pub fn run(plan: Plan, config: &Path, part: Part) -> Result<(), StartError> {
     heap::map_large_blocks();
-    check_forwarding()?;
+    if part != Part::Dns64 {
+        check_forwarding()?;
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|e| StartError::System { reason: e.to_string() })?;
-    runtime.block_on(compose(plan, config))
+    match part {
+        Part::Dns64 => runtime.block_on(only_dns::compose(plan, config)),
+        Part::All | Part::Translator => runtime.block_on(compose(plan, config, part)),
+    }
 }
 
 /// Takes away what a gateway that does not run any more has left: device and routes.
@@ -128,15 +148,9 @@ fn steer(plan: &Plan, queues: &[TunQueue]) -> Option<Arc<Notes>> {
     }
 }
 
-async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
+async fn compose(plan: Plan, config: &Path, part: Part) -> Result<(), StartError> {
     // First of all: a second gateway must not get as far as the TUN of the first.
-    let admin = admin::bind(&plan.admin_socket).map_err(|e| {
-        let (path, reason) = (e.path.display().to_string(), e.fault.what(Lang::En));
-        match e.fault {
-            BindFault::Refused { .. } => StartError::AdminDirectory { path, reason },
-            BindFault::InUse | BindFault::NotASocket => StartError::Admin { path, reason },
-        }
-    })?;
+    let admin = bind_admin(&plan.admin_socket)?;
     let kind = match &plan.translator {
         TranslatorPlan::Nat64(nat64) => {
             let key = key::read_or_make(&nat64.key_file)?;
@@ -165,9 +179,10 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
         None => netlink.global_address6().await.map_err(network)?,
     };
     let dns = match &plan.dns64 {
-        Some(plan) => Some(dns::Prepared::bind(plan)?),
-        None => None,
+        Some(plan) if part == Part::All => Some(dns::Prepared::bind(plan)?),
+        Some(_) | None => None,
     };
+    let ra = plan.ra.as_ref().map(ra::Prepared::open).transpose()?;
     netlink.apply(tun_index, &wanted(&plan), &Wanted::default()).await.map_err(network)?;
     let links = netlink.ethernet_links(tun_index).await.map_err(network)?;
     let fast = open_fast_path(&plan, links, tun_index, mtu, workers)?;
@@ -217,6 +232,7 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
     let control = Arc::new(Control {
         fast,
         dns: dns.as_ref().map(|d| d.shared.clone()),
+        health: health::State::default(),
         contacts: crew.contacts,
         exchange: crew.exchange.clone(),
         running: Mutex::new(Running { plan: plan.clone(), pool, kept: Vec::new(), own }),
@@ -242,6 +258,8 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
     }));
     handle_signals(&control)?;
     tokio::spawn(control::look_after(control.clone()));
+    tokio::spawn(health::watch(control.clone()));
+    let ra = ra.map(|ra| ra.start(&control.health.follow(), &stop)).transpose().map_err(system)?;
     tracing::info!(
         workers,
         tun = %plan.tun_name,
@@ -278,6 +296,10 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
         // A panic in there has been reported by itself.
         let _ = dns.thread.join();
     }
+    for task in ra.into_iter().flatten() {
+        // A panic in there has been reported by itself.
+        let _ = task.await;
+    }
     if how == Stop::Flush {
         let wanted = control.wanted();
         control.netlink.apply_proxy(&Wanted::default(), &wanted).await.map_err(network)?;
@@ -305,6 +327,17 @@ async fn compose(plan: Plan, config: &Path) -> Result<(), StartError> {
         Some(error) => Err(error),
         None => Ok(()),
     }
+}
+
+/// The socket for the commands. Who becomes another user later shares it with that user's group.
+fn bind_admin(path: &Path) -> Result<admin::Listener, StartError> {
+    privileges::as_group(|| admin::bind(path)).map_err(|e| {
+        let (path, reason) = (e.path.display().to_string(), e.fault.what(Lang::En));
+        match e.fault {
+            BindFault::Refused { .. } => StartError::AdminDirectory { path, reason },
+            BindFault::InUse | BindFault::NotASocket => StartError::Admin { path, reason },
+        }
+    })
 }
 
 /// Which translator shall run, and the secret that one of them needs.
@@ -421,7 +454,7 @@ fn check_forwarding() -> Result<(), StartError> {
 }
 
 /// SIGTERM and SIGINT stop and leave device and routes; SIGHUP reloads.
-fn handle_signals(control: &Arc<Control>) -> Result<(), StartError> {
+fn handle_signals(control: &Arc<impl Backend>) -> Result<(), StartError> {
     let listen = |kind| signal(kind).map_err(|e| StartError::System { reason: e.to_string() });
     for kind in [SignalKind::terminate(), SignalKind::interrupt()] {
         let mut signals = listen(kind)?;

@@ -4,10 +4,23 @@
 //! powers. Either way it can never get them back. Must run while the process has a single thread.
 
 use caps::{CapSet, Capability, CapsHashSet};
-use nix::unistd::{Uid, User, setgid, setgroups, setuid};
+use nix::unistd::{Gid, Uid, User, setegid, setgid, setgroups, setuid};
 
 /// The user to become, when it exists.
 const USER: &str = "sampan";
+
+/// Makes files that the group of the later user may use, when there is such a user.
+pub fn as_group<R>(make: impl FnOnce() -> R) -> R {
+    let user = User::from_name(USER).ok().flatten().filter(|_| Uid::effective().is_root());
+    // Without the power to do so the files belong to the present group, as they did.
+    let changed = user.is_some_and(|user| setegid(user.gid).is_ok());
+    let made = make();
+    if changed {
+        // It was ours a moment ago.
+        let _ = setegid(Gid::current());
+    }
+    made
+}
 
 /// Drops everything that is not needed any more. Says who the process is now.
 pub fn drop_all() -> Result<String, String> {

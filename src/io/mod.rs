@@ -7,6 +7,7 @@ pub mod host;
 pub mod mem;
 pub mod netfilter;
 pub mod netlink;
+pub mod ra;
 pub mod steering;
 pub mod tun;
 pub mod vnet;

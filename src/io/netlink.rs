@@ -10,7 +10,9 @@ use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType};
 use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteScope, RouteType,
+};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 
 use crate::addr::{Prefix4, Prefix6};
@@ -238,6 +240,45 @@ impl Netlink {
         Ok(None)
     }
 
+    /// Whether a link is there and up.
+    pub async fn is_up(&self, index: u32) -> Result<bool, NetlinkError> {
+        match self.handle.link().get().match_index(index).execute().try_next().await {
+            Ok(link) => Ok(link.is_some_and(|link| link.header.flags.contains(LinkFlags::Up))),
+            Err(error) => by_errno(error, &[libc::ENODEV], false, "look at the TUN"),
+        }
+    }
+
+    /// The link by which packets to `addr` leave this machine, as its routing tables and rules have it.
+    pub async fn link_towards(&self, addr: IpAddr) -> Result<Option<u32>, NetlinkError> {
+        let message = match addr {
+            IpAddr::V6(addr) => RouteMessageBuilder::<Ipv6Addr>::new().destination_prefix(addr, 128).build(),
+            IpAddr::V4(addr) => RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(addr, 32).build(),
+        };
+        match self.handle.route().get(message).execute().try_next().await {
+            Ok(route) => Ok(route.as_ref().filter(|route| is_usable(route)).and_then(leaves_by)),
+            // What the kernel says where there is no route, and where a route forbids it.
+            Err(error) => {
+                let none = [libc::ENETUNREACH, libc::EHOSTUNREACH, libc::EACCES, libc::EINVAL];
+                by_errno(error, &none, None, format!("look up {addr}"))
+            }
+        }
+    }
+
+    /// Whether any IPv4 route leads out by another link than `tun` and loopback.
+    pub async fn leads_out4(&self, tun: u32) -> Result<bool, NetlinkError> {
+        /// The first link of every network namespace.
+        const LOOPBACK: u32 = 1;
+        let all = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let mut routes = self.handle.route().get(all).execute();
+        while let Some(route) = routes.try_next().await.map_err(failed("list routes"))? {
+            let beside = leaves_by(&route).is_none_or(|index| index != tun && index != LOOPBACK);
+            if is_usable(&route) && beside {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     async fn replace_route(&self, message: RouteMessage, what: &str) -> Result<(), NetlinkError> {
         self.handle
             .route()
@@ -288,6 +329,32 @@ impl Netlink {
         }
         Ok(())
     }
+}
+
+/// What an error of the kernel means, when it is one of `known`.
+fn by_errno<T>(
+    error: rtnetlink::Error,
+    known: &[i32],
+    meaning: T,
+    what: impl Into<String>,
+) -> Result<T, NetlinkError> {
+    if let rtnetlink::Error::NetlinkError(message) = &error
+        && message.code.is_some_and(|code| known.contains(&code.get().saturating_neg()))
+    {
+        return Ok(meaning);
+    }
+    Err(failed(what)(error))
+}
+
+/// The link that a route leads out by. A route with several next hops names none of them here.
+fn leaves_by(route: &RouteMessage) -> Option<u32> {
+    route.attributes.iter().find_map(|a| if let RouteAttribute::Oif(index) = a { Some(*index) } else { None })
+}
+
+/// Whether packets can take the route.
+fn is_usable(route: &RouteMessage) -> bool {
+    route.header.kind == RouteType::Unicast
+        && !route.header.flags.intersects(RouteFlags::Dead | RouteFlags::Linkdown)
 }
 
 fn leads_to(route: &RouteMessage, index: u32) -> bool {

@@ -69,8 +69,9 @@ pub fn config(options: &Options, plan: &Plan, dir: &Path) -> String {
     text.push_str(&format!(
         "[dns64]\nlisten = [\"[{gateway6}]:53\"]\nupstream = [\"{DNS_UPSTREAM}:53\"]\nallow = [\"{INSIDE6}\"]\n\n\
          [[unit]]\nname = \"Lab office\"\nprefixes = [\"{INSIDE6}\"]\n\n\
-         [admin]\nsocket = \"{socket}\"\n\n[tun]\nname = \"{TUN}\"\n",
+         [admin]\nsocket = \"{socket}\"\ndns64-socket = \"{dns64}\"\n\n[tun]\nname = \"{TUN}\"\n",
         socket = path(dir, "admin.sock"),
+        dns64 = path(dir, "dns64.sock"),
     ));
     if let Some(lines) = &options.fast_path {
         text.push_str(&format!("\n[fastpath]\npins = \"{}\"\n{lines}", path(dir, PINS)));

@@ -107,7 +107,7 @@ impl Engine {
 
     /// What a plan goes by.
     #[inline]
-    fn context6(&self) -> v4_to_v6::Context {
+    pub(super) fn context6(&self) -> v4_to_v6::Context {
         let mtu = self.settings.mtu;
         v4_to_v6::Context {
             hop: self.hop(false),

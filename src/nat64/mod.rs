@@ -9,6 +9,7 @@ mod admit;
 pub mod adopt;
 pub mod bib;
 mod binding;
+mod canned;
 pub mod engine;
 mod errors;
 pub mod event;

@@ -187,7 +187,7 @@ impl Engine {
 
     /// What a plan goes by. A hairpinned packet does not leave on the IPv4 side.
     #[inline]
-    fn context4(&self, turns: bool, id: u16) -> v6_to_v4::Context {
+    pub(super) fn context4(&self, turns: bool, id: u16) -> v6_to_v4::Context {
         v6_to_v4::Context {
             hop: self.hop(turns),
             mtu4: if turns { u16::MAX } else { self.settings.mtu.v4 },

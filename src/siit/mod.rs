@@ -7,6 +7,7 @@
 //! It is a room beside `nat64` and not a part of `xlat`, because it decides: which packets pass, what their senders are
 //! told and how often, which identification and which source a packet gets.
 
+mod canned;
 mod errors;
 pub mod event;
 mod ident;

@@ -9,4 +9,5 @@ pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
 pub mod l4;
+pub mod nd;
 pub mod packet;

@@ -3,6 +3,7 @@
 //! Every translation is a *plan* that may be refused, then an *apply* that edits in place and cannot fail. Until
 //! `apply` runs the packet is untouched, so that an ICMP error can quote it.
 
+pub mod canned;
 pub mod eam;
 pub mod frag;
 pub mod icmp;

@@ -12,6 +12,7 @@ use sampan::control::admin::{
     Backend, ByProtocol, Counter, Cursor, DnsName, DnsStatus, DnsUnit, DropRow, FastStatus, Health,
     HealthState, Page, Pool4Status, ReloadReport, Status, WorkerStatus, bind, serve,
 };
+use sampan::control::health::TranslatorHealth;
 use sampan::control::plan::check;
 use sampan::control::problem::Problem;
 use sampan::nat64::settings::{BibRow, Protocol, RowFilter, SessionRow};
@@ -64,6 +65,10 @@ fn matches(filter: &RowFilter, row: &SessionRow) -> bool {
 }
 
 impl Backend for Fake {
+    fn health(&self) -> TranslatorHealth {
+        TranslatorHealth::default()
+    }
+
     fn status(&self) -> Status {
         Status {
             version: "0.1.0".into(),
@@ -71,7 +76,9 @@ impl Backend for Fake {
             health: Health {
                 state: HealthState::Degraded,
                 reasons: vec!["an upstream does not answer".into()],
+                reasons_vi: vec!["một máy chủ DNS không trả lời".into()],
             },
+            translator: TranslatorHealth { since_s: 93_784, ..TranslatorHealth::default() },
             config: "/etc/sampan/sampan.toml".into(),
             tun: "nat64".into(),
             pool6: vec!["2001:db8:64::/96".into()],

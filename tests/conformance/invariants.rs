@@ -7,6 +7,8 @@ use std::time::Duration;
 use sampan::nat64::settings::{
     Change, Filter, Filtering, HoldSyn, Pool4Range, Protocol, RowFilter, Timers, Unit,
 };
+use sampan::verdict::DropReason;
+use sampan::xlat::canned::Failure;
 
 use crate::support::packet::{ACK, PSH, SYN};
 use crate::support::traffic::{Rng, Traffic};
@@ -321,5 +323,22 @@ fn g26_identifications_are_not_used_again_soon() {
         let ids: HashSet<_> =
             (0..2000).map(|_| gateway.translate(&udp(client(4000), to, b"small")).id).collect();
         assert_eq!(ids.len(), 2000);
+    }
+}
+
+/// What asks whether a worker works is in nobody's way and in nobody's books.
+#[test]
+fn a_canned_packet_goes_through_the_live_settings_and_leaves_nothing() {
+    let mut settings = settings();
+    settings.pool6.push("64:ff9b::/96".parse().unwrap());
+    for mut gateway in Gateway::each(&settings) {
+        let before = gateway.totals();
+        gateway.on_engines(|engine, _| assert_eq!(engine.canned(), Ok(())));
+        assert!(gateway.is_empty() && gateway.totals() == before);
+        assert_eq!((gateway.run().len(), gateway.blocks(), gateway.subscribers()), (0, 0, 0));
+        // Without an address of the pool there is nothing to translate to.
+        gateway.change(Change::Pool4(Vec::new()));
+        gateway
+            .on_engines(|engine, _| assert_eq!(engine.canned(), Err(Failure::Refused(DropReason::NotPool4))));
     }
 }

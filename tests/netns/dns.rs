@@ -8,13 +8,13 @@ use crate::support::TestLab;
 
 /// What `dig` printed.
 #[derive(Debug)]
-struct Answer {
-    status: String,
+pub struct Answer {
+    pub status: String,
     flags: Vec<String>,
     /// (owner, TTL, type, data)
-    records: Vec<(String, u32, String, String)>,
+    pub records: Vec<(String, u32, String, String)>,
     edns: bool,
-    text: String,
+    pub text: String,
 }
 
 impl Answer {
@@ -38,7 +38,7 @@ impl Answer {
     }
 }
 
-fn dig(lab: &TestLab, args: &[&str]) -> Answer {
+pub fn dig(lab: &TestLab, args: &[&str]) -> Answer {
     let server = format!("@{}", lab.plan().gateway6);
     let mut argv = vec!["dig", &server, "+noall", "+comments", "+answer", "+tries=1", "+time=8"];
     argv.extend(args);

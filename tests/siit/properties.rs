@@ -140,3 +140,25 @@ fn c15_c16_events_name_addresses_and_ports_and_are_limited() {
     let told = std::iter::from_fn(|| siit.take_event()).count();
     assert!((1..=10).contains(&told), "{told} events in no time");
 }
+
+/// What asks whether a worker works goes through the live mapping, and is nobody's traffic.
+#[test]
+fn a_canned_packet_goes_through_every_kind_of_mapping() {
+    let mut changed = vec![settings()];
+    changed.push({
+        let mut settings = settings();
+        settings.mapping.eam = table(Vec::new());
+        settings.mapping.translatable4 = vec!["192.0.2.0/24".parse().unwrap()];
+        settings
+    });
+    changed.push({
+        let mut settings = settings();
+        settings.mapping.eam = table(Vec::new());
+        settings
+    });
+    for settings in changed {
+        let mut siit = Siit::new(settings, Place { worker: 0, workers: 1, seed: 1 }, Instant::from_secs(1));
+        assert_eq!(siit.canned(), Ok(()));
+        assert_eq!((siit.take_event(), siit.suppressed_notices()), (None, 0));
+    }
+}

@@ -3,6 +3,7 @@
 //! | Request | Answer |
 //! |---|---|
 //! | `GET /v1/status` | [`Status`] |
+//! | `GET /v1/health` | [`TranslatorHealth`], at once: no worker is asked |
 //! | `GET /v1/sessions`, `GET /v1/bib` | [`Page`] of rows; `addr6`, `addr4`, `port`, `protocol`, `unit`, `cursor`, `limit` |
 //! | `GET /v1/drops` | list of [`DropRow`] |
 //! | `POST /v1/reload` | [`ReloadView`], or 422 with [`Refusal`]; `lang` |
@@ -10,14 +11,17 @@
 //!
 //! Names and types here are read by scripts: add fields, never change one.
 
+mod ask;
 mod server;
 
 use serde::{Deserialize, Serialize};
 
+use super::health::{Ailment, TranslatorHealth};
 use super::problem::{Problem, ProblemView};
 use crate::nat64::settings::{BibRow, RowFilter, SessionRow};
 use crate::text::Lang;
 
+pub use ask::{AskError, ask};
 pub use server::{BindError, BindFault, Listener, bind, serve};
 
 /// Largest number of rows in one page.
@@ -28,6 +32,9 @@ pub const MAX_PAGE: usize = 1_000;
 pub trait Backend: Send + Sync + 'static {
     /// The state of everything.
     fn status(&self) -> Status;
+
+    /// Whether the translator works.
+    fn health(&self) -> TranslatorHealth;
 
     /// At most `limit` sessions that match, from `cursor` on.
     fn sessions(&self, filter: &RowFilter, cursor: Option<Cursor>, limit: usize) -> Page<SessionRow>;
@@ -81,6 +88,9 @@ pub struct Status {
     pub uptime_s: u64,
     /// Whether it does its work.
     pub health: Health,
+    /// Whether the translator does, as DNS64 and router advertisements have it.
+    #[serde(default)]
+    pub translator: TranslatorHealth,
     /// Path of the configuration.
     pub config: String,
     /// Name of the TUN device.
@@ -154,12 +164,37 @@ pub struct SiitStatus {
 pub struct Health {
     /// In one word.
     pub state: HealthState,
-    /// Why it is not `ok`, one sentence each.
+    /// Why it is not `ok`, one sentence each, in English.
     pub reasons: Vec<String>,
+    /// The same in Vietnamese.
+    #[serde(default)]
+    pub reasons_vi: Vec<String>,
+}
+
+impl Health {
+    /// Takes in something that is wrong; the worst decides.
+    pub fn worsen(&mut self, state: HealthState, reason: &Ailment) {
+        self.state = self.state.max(state);
+        self.reasons.push(reason.say(Lang::En));
+        self.reasons_vi.push(reason.say(Lang::Vi));
+    }
+
+    /// Takes in the health of the translator. What fails for a moment does not count yet.
+    pub fn follow(&mut self, translator: &TranslatorHealth) {
+        let wrong = !translator.failing.is_empty() || !translator.warnings.is_empty();
+        let state = match (translator.up, wrong) {
+            (false, _) => HealthState::Failed,
+            (true, true) => HealthState::Degraded,
+            (true, false) => HealthState::Ok,
+        };
+        self.state = self.state.max(state);
+        self.reasons.extend(translator.failing.iter().chain(&translator.warnings).cloned());
+        self.reasons_vi.extend(translator.failing_vi.iter().chain(&translator.warnings_vi).cloned());
+    }
 }
 
 /// Health in one word.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HealthState {
     /// Everything works.

@@ -114,6 +114,7 @@ pub async fn serve(
 fn router(backend: Arc<dyn Backend>) -> Router {
     Router::new()
         .route("/v1/status", get(status))
+        .route("/v1/health", get(health))
         .route("/v1/sessions", get(sessions))
         .route("/v1/bib", get(bib))
         .route("/v1/drops", get(drops))
@@ -161,6 +162,10 @@ struct Stop {
 
 async fn status(State(backend): Shared) -> Response {
     answer(move || Ok(backend.status())).await
+}
+
+async fn health(State(backend): Shared) -> Response {
+    answer(move || Ok(backend.health())).await
 }
 
 async fn sessions(State(backend): Shared, asked: Asked<Rows>) -> Response {

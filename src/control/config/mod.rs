@@ -181,6 +181,8 @@ section! {
         fastpath: Fastpath = "fastpath", Otherwise("defaults"), Below, "The fast path of the stateful translator: established flows are translated within the kernel, by eBPF. Has no effect with `[siit]`.";
         dns64: Dns64 = "dns64", Otherwise("no DNS64"), Below, "The DNS64. Leave the table out to run without one.";
         unit: Vec<At<Unit>> = "unit", Otherwise("everyone who is routed here is served"), Reload, "An organisation that is served. With at least one, packets from outside all of them are refused.";
+        health: Health = "health", Otherwise("defaults"), Below, "By what the translator counts as working. While it does not, DNS64 answers as `dns64.when-down` says.";
+        ra: Ra = "ra", Otherwise("no router advertisements"), Below, "Router advertisements that tell clients the translation prefixes (PREF64, RFC 8781) and resolvers (RDNSS, RFC 8106), where no router does. While the translator is down the prefixes are taken back.";
         admin: Admin = "admin", Otherwise("defaults"), Below, "The socket of the `sampan` commands.";
         tun: Tun = "tun", Otherwise("defaults"), Below, "The network device of the translator.";
         log: Log = "log", Otherwise("defaults"), Below, "Messages on standard error.";
@@ -503,9 +505,39 @@ section! {
 }
 
 section! {
+    /// `[health]`
+    Health {
+        down_after: u64 = "down-after", Default("3"), Reload, "Seconds of failing, 3 to 300, after which the translator is down. It is looked at every second: each worker has to translate a test packet within a second, the TUN must be up, the routes of the translation prefixes must point at it, and IPv4 must lead out.";
+        up_after: u64 = "up-after", Default("2"), Reload, "Seconds of working, up to 300, after which it is up again.";
+        egress: Vec<At<Ipv4Addr>> = "egress", Otherwise("a route to the Internet if there has been one since the start, else any route out of this machine"), Reload, "IPv4 addresses that must be routed out of another interface than the TUN. They are only looked up in the routing tables. An empty list: nothing is looked up.";
+        targets: Vec<At<SocketAddr>> = "targets", Otherwise("none"), Reload, "Addresses and TCP ports outside that are tried every 5 seconds. That none of them answers is shown as a warning. The port is 53 when left out.";
+        targets_count: bool = "targets-count", Default("false"), Reload, "Whether the translator is down when none of `targets` answers.";
+        restart_grace: u64 = "restart-grace", Default("120"), Reload, "Seconds, up to 86400, for which a gateway may be away before its DNS64, when that runs by itself (`run --only dns64`), takes it for down.";
+        gateway: PathBuf = "gateway", Otherwise("`admin.socket`, on which there need not be any gateway"), Restart, "The socket of the gateway whose state such a DNS64 goes by. A gateway that is named here is down when it has not answered for `restart-grace`, even if it never did.";
+    }
+}
+
+section! {
+    /// `[ra]`
+    Ra {
+        interfaces: Vec<At<String>> = "interfaces", Required, Restart, "Interfaces on which they are sent.";
+        max_interval: u64 = "max-interval", Default("600"), Restart, "Longest time between two of them, 4 to 1800 seconds. RFC 4861: MaxRtrAdvInterval.";
+        min_interval: u64 = "min-interval", Otherwise("a third of `max-interval`"), Restart, "Shortest time between two that nobody has asked for, 3 seconds to three quarters of `max-interval`. RFC 4861: MinRtrAdvInterval.";
+        router_lifetime: u64 = "router-lifetime", Default("0"), Restart, "Seconds for which this machine is a default router, `max-interval` to 9000; 0: it is none. RFC 4861: AdvDefaultLifetime.";
+        pref64: bool = "pref64", Default("true"), Restart, "Whether the translation prefixes are told.";
+        pref64_lifetime: u64 = "pref64-lifetime", Otherwise("three times `max-interval`, at least `router-lifetime`"), Restart, "Seconds for which they hold, up to 65528; rounded up to a multiple of 8.";
+        dns: Vec<At<Ipv6Addr>> = "dns", Otherwise("none"), Restart, "Resolvers to tell, usually the addresses of `dns64.listen`.";
+        dns_lifetime: u64 = "dns-lifetime", Otherwise("three times `max-interval`"), Restart, "Seconds for which they hold, at least `max-interval`.";
+        managed: bool = "managed", Default("false"), Restart, "Set the M flag: addresses come by DHCPv6. It should say what other routers of the link say.";
+        other_config: bool = "other-config", Default("false"), Restart, "Set the O flag: other things come by DHCPv6.";
+    }
+}
+
+section! {
     /// `[admin]`
     Admin {
         socket: PathBuf = "socket", Default("\"/run/sampan/admin.sock\""), Restart, "The Unix socket that the `sampan` commands talk to.";
+        dns64_socket: PathBuf = "dns64-socket", Default("\"/run/sampan/dns64.sock\""), Restart, "The same of a DNS64 that runs by itself (`run --only dns64`); commands find it with `--socket`.";
     }
 }
 

@@ -13,6 +13,7 @@ nat64.allow = [{ prefix = "10.0.0.0/8", name = "data centre" }]
 nat64.timers.per-port-timeout = [{ port-number = 53, timeout = 10 }]
 nat64.static = [{ protocol = "tcp", internal-address = "2001:db8:6::9", internal-port = 8080, external-address = "198.51.100.1", external-port = 80 }]
 unit = [{ name = "a", prefixes = ["2001:db8:6::/64"] }]
+ra.interfaces = ["eth0"]
 [dns64]
 listen = ["[2001:db8:6::1]:53"]
 upstream = ["203.0.113.53"]
@@ -26,12 +27,13 @@ fn plan(text: &str) -> Plan {
 }
 
 /// What a running gateway knows of its plan.
-fn running(plan: &Plan) -> (Settings, Option<DnsPlan>) {
-    (plan.nat64().unwrap().settings(Key([0; 16]), Mtu::default(), Hops::KernelForwards), plan.dns64.clone())
+fn running(plan: &Plan) -> (Settings, Option<DnsPlan>, HealthPlan) {
+    let settings = plan.nat64().unwrap().settings(Key([0; 16]), Mtu::default(), Hops::KernelForwards);
+    (settings, plan.dns64.clone(), plan.health.clone())
 }
 
 /// What a running gateway does with a change.
-fn apply((settings, dns): &mut (Settings, Option<DnsPlan>), change: Change) {
+fn apply((settings, dns, health): &mut (Settings, Option<DnsPlan>, HealthPlan), change: Change) {
     match change {
         Change::Nat64(settings::Change::Units(units)) => settings.units = units,
         Change::Nat64(settings::Change::Pool4(ranges)) => settings.pool4.ranges = ranges,
@@ -49,6 +51,7 @@ fn apply((settings, dns): &mut (Settings, Option<DnsPlan>), change: Change) {
             (dns.tls, dns.upstream_ca, dns.top_names) = (change.tls, change.upstream_ca, change.top_names);
             dns.settings = change.settings;
         }
+        Change::Health(plan) => *health = *plan,
     }
 }
 
@@ -218,7 +221,20 @@ fn altered(path: &str) -> String {
         "dns64.tls.https-path" => format!("{FULL}{TLS}tls.https-path = \"/other\"\n"),
         "unit.name" => swap("\"a\"", "\"b\""),
         "unit.prefixes" => swap("2001:db8:6::/64", "2001:db8:6::/48"),
+        "health.down-after" | "health.up-after" | "health.restart-grace" => line(&format!("{path} = 30")),
+        "health.egress" => line("health.egress = [\"203.0.113.1\"]"),
+        "health.targets" => line("health.targets = [\"203.0.113.1\"]"),
+        "health.targets-count" => line("health.targets-count = true"),
+        "health.gateway" => line("health.gateway = \"/s\""),
+        "ra.interfaces" => swap("[\"eth0\"]", "[\"eth1\"]"),
+        "ra.max-interval" => line("ra.max-interval = 1800"),
+        "ra.min-interval" => line("ra.min-interval = 300"),
+        "ra.router-lifetime" | "ra.pref64-lifetime" | "ra.dns-lifetime" => line(&format!("{path} = 900")),
+        "ra.pref64" => line("ra.pref64 = false"),
+        "ra.dns" => line("ra.dns = [\"2001:db8:6::1\"]"),
+        "ra.managed" | "ra.other-config" => line(&format!("{path} = true")),
         "admin.socket" => line("admin.socket = \"/s\""),
+        "admin.dns64-socket" => line("admin.dns64-socket = \"/d\""),
         "tun.name" => line("tun.name = \"other\""),
         "log.level" => line("log.level = \"debug\""),
         other => panic!("no altered value for the new key {other}; add one"),
@@ -319,7 +335,8 @@ fn every_stateless_key_changes_the_plan_and_applies_as_its_row_says() {
 
 #[test]
 fn one_translator_becomes_the_other_with_a_restart() {
-    let (stateful, stateless) = (plan(FULL.split("[dns64]").next().unwrap()), plan(STATELESS));
+    let alone = FULL.split("[dns64]").next().unwrap().replace("ra.interfaces = [\"eth0\"]", "");
+    let (stateful, stateless) = (plan(&alone), plan(STATELESS));
     let blocked = diff(&stateful, &stateless).unwrap_err();
     assert_eq!(blocked, [NeedsRestart { path: "siit".into() }]);
     let blocked = diff(&stateless, &stateful).unwrap_err();
@@ -350,6 +367,13 @@ fn a_dns64_comes_and_goes_with_a_restart() {
     assert_eq!(blocked, [NeedsRestart { path: "dns64".into() }]);
     let blocked = diff(&plan(FULL), &plan(&altered("dns64.tls"))).unwrap_err();
     assert_eq!(blocked, [NeedsRestart { path: "dns64.tls".into() }]);
+}
+
+#[test]
+fn router_advertisements_come_and_go_with_a_restart() {
+    let without = plan(&FULL.replace("ra.interfaces = [\"eth0\"]", ""));
+    let blocked = diff(&without, &plan(FULL)).unwrap_err();
+    assert_eq!(blocked, [NeedsRestart { path: "ra".into() }]);
 }
 
 #[test]

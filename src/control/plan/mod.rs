@@ -5,9 +5,11 @@
 mod dns;
 mod dns_policy;
 mod fastpath;
+mod health;
 pub mod host;
 mod nat64;
 mod ports;
+mod ra;
 mod siit;
 mod static_bib;
 
@@ -30,12 +32,16 @@ use crate::xlat::mss;
 use crate::xlat::pref64::Pref64;
 
 pub use fastpath::FastPlan;
+pub use health::HealthPlan;
+pub use ra::RaPlan;
 pub use siit::SiitPlan;
 
 /// Where the configuration is when nothing else is said.
 pub const DEFAULT_CONFIG: &str = "/etc/sampan/sampan.toml";
 /// Where the admin socket is when nothing else is said.
 pub const DEFAULT_SOCKET: &str = "/run/sampan/admin.sock";
+/// The same for a DNS64 that runs by itself.
+pub const DEFAULT_DNS64_SOCKET: &str = "/run/sampan/dns64.sock";
 /// Largest number of workers.
 pub const MAX_WORKERS: u16 = 64;
 
@@ -48,8 +54,14 @@ pub struct Plan {
     pub fastpath: FastPlan,
     /// The DNS64, if there is one.
     pub dns64: Option<DnsPlan>,
+    /// By what the translator counts as working.
+    pub health: HealthPlan,
+    /// Router advertisements, if there are any.
+    pub ra: Option<RaPlan>,
     /// Path of the admin socket.
     pub admin_socket: PathBuf,
+    /// The same of a DNS64 that runs by itself.
+    pub dns64_socket: PathBuf,
     /// Name of the TUN device.
     pub tun_name: String,
     /// How much is logged.
@@ -394,14 +406,18 @@ fn build(file: &config::File, problems: &mut Problems) -> Plan {
     let (translator, shared) = translator(file, &tun_name, problems);
     let fastpath = fastpath::build(file.fastpath.as_ref(), &translator, &tun_name, problems);
     let dns64 = file.dns64.as_ref().map(|at| dns::build(&at.value, &shared, problems));
-    let socket = file.admin.as_ref().and_then(|at| at.value.socket.as_ref());
-    let admin_socket = absolute(socket, DEFAULT_SOCKET, problems);
-    if let Some(at) = socket.filter(|at| at.value.as_os_str().len() > 107) {
-        problems.error(&at.path, Fault::SocketPathLong { value: at.value.display().to_string() });
+    let health = health::build(file.health.as_ref(), problems);
+    let ra = file.ra.as_ref().map(|at| ra::build(&at.value, &translator, &tun_name, problems));
+    let admin = file.admin.as_ref().map(|at| at.value.clone()).unwrap_or_default();
+    let admin_socket = socket(admin.socket.as_ref(), DEFAULT_SOCKET, problems);
+    let dns64_socket = socket(admin.dns64_socket.as_ref(), DEFAULT_DNS64_SOCKET, problems);
+    if let Some(at) = admin.dns64_socket.as_ref().filter(|_| dns64_socket == admin_socket) {
+        let value = dns64_socket.display().to_string();
+        problems.error(&at.path, Fault::Duplicate { value, at: "admin.socket".into() });
     }
     let level = file.log.as_ref().and_then(|at| at.value.level.as_ref());
     let log_level = level.map(|at| at.value).unwrap_or_default();
-    Plan { translator, fastpath, dns64, admin_socket, tun_name, log_level }
+    Plan { translator, fastpath, dns64, health, ra, admin_socket, dns64_socket, tun_name, log_level }
 }
 
 /// The translator that the file asks for, and what the DNS64 shares with it.
@@ -440,6 +456,14 @@ fn translator(file: &config::File, tun_name: &str, problems: &mut Problems) -> (
     (TranslatorPlan::Nat64(Box::new(nat64)), shared)
 }
 
+fn socket(at: Option<&At<PathBuf>>, default: &str, problems: &mut Problems) -> PathBuf {
+    let path = absolute(at, default, problems);
+    if let Some(at) = at.filter(|at| at.value.as_os_str().len() > 107) {
+        problems.error(&at.path, Fault::SocketPathLong { value: at.value.display().to_string() });
+    }
+    path
+}
+
 fn absolute(at: Option<&At<PathBuf>>, default: &str, problems: &mut Problems) -> PathBuf {
     let Some(at) = at else { return default.into() };
     if !at.value.is_absolute() || at.value.as_os_str().as_encoded_bytes().contains(&0) {
@@ -469,5 +493,7 @@ fn interface_name(at: Option<&At<String>>, problems: &mut Problems) -> Option<St
 mod tests;
 #[cfg(test)]
 mod tests_dns;
+#[cfg(test)]
+mod tests_health;
 #[cfg(test)]
 mod tests_inbound;

@@ -44,15 +44,16 @@ fn a_file_that_spells_out_every_default_gives_the_same_plan() {
             }
         }
     }
-    let dns64 = "dns64.listen = [\"::1\"]\ndns64.upstream = [\"203.0.113.53\"]\n\
-                 dns64.tls.certificate = \"/c\"\ndns64.tls.key = \"/k\"\ndns64.tls.listen = [\"::1\"]\n";
-    let mut text = dns64.to_owned();
+    // Tables that are not there by default, with what they require.
+    let required = "dns64.listen = [\"::1\"]\ndns64.upstream = [\"203.0.113.53\"]\nra.interfaces = [\"eth0\"]\n\
+                    dns64.tls.certificate = \"/c\"\ndns64.tls.key = \"/k\"\ndns64.tls.listen = [\"::1\"]\n";
+    let mut text = required.to_owned();
     spell(&mut text, "", File::ROWS);
     assert!(text.contains("nat64.timers.udp-timeout = 300\n"), "{text}");
     text.push_str(
         "[[nat64.pool4]]\nprefix = \"198.51.100.0/28\"\nports = \"1024-65535\"\nmode = \"routed\"\n",
     );
-    assert_eq!(check(&text).unwrap().plan, check(&format!("{dns64}{MINIMAL}")).unwrap().plan);
+    assert_eq!(check(&text).unwrap().plan, check(&format!("{required}{MINIMAL}")).unwrap().plan);
 }
 
 #[test]
