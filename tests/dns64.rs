@@ -212,9 +212,10 @@ fn rebinding(query: &Message, _tcp: bool) -> Reaction {
         _ => None,
     };
     let mut message = reply_to(query, ResponseCode::NoError);
-    match query.queries[0].query_type {
-        RecordType::A => message.answers.push(a(&owner, 60, &v4.to_string())),
-        _ => message.answers.extend(v6.map(|v6| aaaa(&owner, &v6.to_string()))),
+    if query.queries[0].query_type == RecordType::A {
+        message.answers.push(a(&owner, 60, &v4.to_string()));
+    } else {
+        message.answers.extend(v6.map(|v6| aaaa(&owner, &v6.to_string())));
     }
     Reaction::Reply(message)
 }
