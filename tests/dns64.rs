@@ -6,11 +6,14 @@
 #[path = "support/dns.rs"]
 mod support;
 
+use std::net::Ipv4Addr;
+
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::rdata::{HTTPS, SVCB};
 use hickory_proto::rr::{RData, Record, RecordType};
 use sampan::dns64::{Policy, Settings};
 use sampan::io::dns_net::Config;
+use sampan::xlat::pref64::Pref64;
 use support::*;
 
 /// The zone `test.`, one name per situation.
@@ -181,7 +184,7 @@ async fn the_table_over_udp_and_tcp() {
 }
 
 #[tokio::test]
-async fn a11_the_well_known_prefix_never_carries_private_addresses() {
+async fn a11_r27_the_well_known_prefix_never_carries_private_addresses() {
     let upstream = Upstream::start(zone).await;
     let policy = Policy { allow: vec!["0.0.0.0/0".parse().unwrap()], ..Policy::default() };
     let dns64 = Settings { policy, ..Settings::default() };
@@ -195,6 +198,76 @@ async fn a11_the_well_known_prefix_never_carries_private_addresses() {
     let reply = ask_udp(service.addr, &query("global.test.", RecordType::AAAA)).await;
     assert_eq!(addresses(&reply), [("64:ff9b::c629:4".to_owned(), 30)]);
     assert_eq!(service.counter("special_purpose"), 4);
+}
+
+/// Answers with the IPv4 address in the first label; below `outside.test.` with an AAAA inside our prefix, made by
+/// whoever has the zone, and below `mapped.test.` with an IPv4-mapped one.
+fn rebinding(query: &Message, _tcp: bool) -> Reaction {
+    let owner = query.queries[0].name.to_ascii().to_lowercase();
+    let v4: Option<Ipv4Addr> = owner.split('.').next().and_then(|label| label.replace('-', ".").parse().ok());
+    let Some(v4) = v4 else { return Reaction::Silence };
+    let v6 = match (owner.contains("outside"), owner.contains("mapped")) {
+        (true, _) => Some(OWN.parse::<Pref64>().unwrap().embed(v4)),
+        (_, true) => Some(v4.to_ipv6_mapped()),
+        _ => None,
+    };
+    let mut message = reply_to(query, ResponseCode::NoError);
+    if query.queries[0].query_type == RecordType::A {
+        message.answers.push(a(&owner, 60, &v4.to_string()));
+    } else {
+        message.answers.extend(v6.map(|v6| aaaa(&owner, &v6.to_string())));
+    }
+    Reaction::Reply(message)
+}
+
+/// Whatever a foreign zone says, no client learns a way to an inner IPv4 address: of each network that is not global an
+/// address in the middle and its first and last, as A, as AAAA made outside, and as IPv4-mapped AAAA.
+#[tokio::test]
+async fn a11_r27_no_zone_leads_to_inner_addresses() {
+    let inner = [
+        "0.0.0.1",
+        "10.0.0.0",
+        "10.1.2.3",
+        "10.255.255.255",
+        "100.64.0.1",
+        "100.127.255.255",
+        "127.0.0.1",
+        "169.254.169.254",
+        "172.16.0.0",
+        "172.31.255.255",
+        "192.0.0.8",
+        "192.0.2.1",
+        "192.168.0.0",
+        "192.168.255.255",
+        "198.18.0.1",
+        "198.19.255.255",
+        "198.51.100.7",
+        "203.0.113.9",
+        "224.0.0.1",
+        "240.0.0.1",
+        "255.255.255.255",
+    ];
+    let global =
+        ["9.255.255.255", "11.0.0.0", "100.63.255.255", "172.32.0.0", "192.167.255.255", "198.20.0.0"];
+    let upstream = Upstream::start(rebinding).await;
+    let own: Pref64 = OWN.parse().unwrap();
+    for prefixes in [vec![own], vec![]] {
+        let mut policy = Policy { prefixes, ..Policy::default() };
+        policy.exclude_aaaa.push(own.prefix());
+        let dns64 = Settings { policy, ..Settings::default() };
+        let config = Config { dns64, upstream: vec![upstream.addr.into()], ..Config::default() };
+        let service = Service::start("127.0.0.1:0", config, quick_limits()).await;
+        for zone in ["test", "outside.test", "mapped.test"] {
+            for (v4, given) in inner.iter().map(|v4| (v4, 0)).chain(global.iter().map(|v4| (v4, 1))) {
+                let asked = query(&format!("{}.{zone}.", v4.replace('.', "-")), RecordType::AAAA);
+                // The second from the cache.
+                for reply in [ask_udp(service.addr, &asked).await, ask_tcp(service.addr, &asked).await] {
+                    assert_eq!(reply.metadata.response_code, OK, "{v4} {zone}");
+                    assert_eq!(addresses(&reply).len(), given, "{v4} {zone}: {reply}");
+                }
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@
 mod support;
 
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -236,6 +237,39 @@ async fn garbage_gets_an_error_or_silence_and_harms_nobody() {
     assert_eq!(addresses(&ask_tcp(service.addr, &x()).await).len(), 1);
 }
 
+/// Two services that complain to each other would never end (CVE-2024-2169): a reply of any kind gets nothing, and so
+/// does what claims to come from port 0.
+#[tokio::test]
+async fn r29_replies_are_never_answered() {
+    let upstream = Upstream::start(v4_only).await;
+    let service = Service::usual(&[upstream.addr]).await;
+    let good = with_opt(x()).to_vec().unwrap();
+    // From good answers to complaints: what this service says itself, and any RCODE under any opcode.
+    let mut replies = Vec::new();
+    let other_opcode: Vec<u8> = good[..2].iter().copied().chain([0x28]).chain(good[3..].to_vec()).collect();
+    for asked in [&good[..], &good[..20], &other_opcode] {
+        replies.push(ask_udp_bytes(service.addr, asked).await.expect("a reply"));
+    }
+    for flags in 0..=0x7f {
+        let mut bytes = good.clone();
+        (bytes[2], bytes[3]) = (0x80 | flags, flags & 0xf);
+        replies.push(bytes);
+    }
+    let before = service.counter("ignored");
+    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    client.connect(service.addr).await.unwrap();
+    for (n, reply) in replies.iter().enumerate() {
+        client.send(reply).await.unwrap();
+        if n % 16 == 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+    assert!(timeout(Duration::from_millis(300), client.recv(&mut [0; 2048])).await.is_err());
+    assert_eq!(service.counter("ignored") - before, replies.len() as u64);
+    // Nothing of it went further, either.
+    assert_eq!(upstream.asked().len(), 2);
+}
+
 #[tokio::test]
 async fn too_many_questions_are_dropped_and_counted() {
     let upstream = Upstream::start(silent).await;
@@ -365,7 +399,7 @@ fn wait_for(host: &str) {
 
 /// In a network namespace of its own (needs root): several IPv6 addresses on one wildcard socket, and strangers.
 #[test]
-fn ipv6_addresses_and_strangers_in_a_namespace() {
+fn r29_r31_ipv6_addresses_and_strangers_in_a_namespace() {
     let inside = || {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root, for a network namespace");
         ip("link set lo up");
@@ -394,15 +428,43 @@ async fn in_the_namespace() {
     }
     let stranger = UdpSocket::bind("[fd00:5a::99]:0").await.unwrap();
     stranger.connect("[fd00:5a::53]:53").await.unwrap();
-    stranger.send(&asked.to_vec().unwrap()).await.unwrap();
-    let mut buffer = [0; 512];
-    let len = timeout(PATIENCE, stranger.recv(&mut buffer)).await.unwrap().unwrap();
-    let reply = Message::from_vec(&buffer[..len]).unwrap();
-    assert_eq!((reply.metadata.response_code, reply.answers.len()), (ResponseCode::Refused, 0));
-    assert_eq!(extended_errors(&reply), [18]);
+    // With OPT and without; nothing is served, and no byte more comes back than went in.
+    let kinds = [RecordType::AAAA, RecordType::A, RecordType::ANY, RecordType::DNSKEY];
+    let of_kind = |kind| [query("ipv4only.arpa.", kind), with_opt(query("large.test.", kind))];
+    let asked: Vec<_> = kinds.into_iter().flat_map(of_kind).collect();
+    for asked in &asked {
+        let sent = asked.to_vec().unwrap();
+        stranger.send(&sent).await.unwrap();
+        let mut buffer = [0; 512];
+        let len = timeout(PATIENCE, stranger.recv(&mut buffer)).await.unwrap().unwrap();
+        assert!(len <= sent.len(), "{len} bytes for {}", sent.len());
+        let reply = Message::from_vec(&buffer[..len]).unwrap();
+        assert_eq!((reply.metadata.response_code, reply.answers.len()), (ResponseCode::Refused, 0));
+    }
+    from_port_0(&asked[0].to_vec().unwrap());
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!((service.counter("receive_failed"), service.counter("not_allowed")), (1, asked.len() as u64));
     let stranger = tokio::net::TcpSocket::new_v6().unwrap();
     stranger.bind("[fd00:5a::99]:0".parse().unwrap()).unwrap();
     let mut stream = stranger.connect("[fd00:5a::53]:53".parse().unwrap()).await.unwrap();
     assert!(timeout(PATIENCE, read_framed(&mut stream)).await.unwrap().is_none());
-    assert_eq!((service.counter("not_allowed"), service.counter("tcp_refused")), (1, 1));
+    assert_eq!(service.counter("tcp_refused"), 1);
+}
+
+/// Sends a query of a client that is served from port 0, which no socket has.
+fn from_port_0(query: &[u8]) {
+    use nix::sys::socket::{
+        AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn6, sendto, socket,
+    };
+    let [from, to] =
+        ["[fd00:5a::54]:0", "[fd00:5a::53]:0"].map(|at| at.parse::<std::net::SocketAddrV6>().unwrap());
+    let raw = socket(AddressFamily::Inet6, SockType::Raw, SockFlag::empty(), SockProtocol::Udp).unwrap();
+    nix::sys::socket::bind(raw.as_raw_fd(), &SockaddrIn6::from(from)).unwrap();
+    let mut packet = Vec::new();
+    let builder = etherparse::PacketBuilder::ipv6(from.ip().octets(), to.ip().octets(), 64).udp(0, 53);
+    builder.write(&mut packet, query).unwrap();
+    // The system adds the IPv6 header.
+    let datagram = &packet[40..];
+    let sent = sendto(raw.as_raw_fd(), datagram, &SockaddrIn6::from(to), MsgFlags::empty());
+    assert_eq!(sent, Ok(datagram.len()));
 }

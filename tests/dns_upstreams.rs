@@ -360,7 +360,7 @@ async fn r35_four_questions_upstream_at_most() {
 
 /// The first wrong datagram does not end the question, and none of them is believed.
 #[tokio::test]
-async fn k44_wrong_answers_before_the_right_one_change_nothing() {
+async fn k44_r37_wrong_answers_before_the_right_one_change_nothing() {
     for (what, wrong) in [
         ("ID", wrong_id as fn(&Message) -> Vec<u8>),
         ("question", wrong_question),
@@ -385,7 +385,7 @@ async fn k44_wrong_answers_before_the_right_one_change_nothing() {
 
 /// An answer from another port never reaches the question: the socket is connected.
 #[tokio::test]
-async fn k44_answers_from_elsewhere_are_not_seen() {
+async fn k44_r37_answers_from_elsewhere_are_not_seen() {
     let upstream = Upstream::start(|query: &Message, _: bool| {
         Reaction::Elsewhere(forged(query).to_vec().unwrap(), v4_only(query, 60).to_vec().unwrap())
     })
@@ -575,7 +575,12 @@ async fn r36_hostile_answers_do_no_harm() {
             believed.iter().all(|(address, _)| !address.contains("bad") && !address.ends_with(":242")),
             "{what}: {believed:?}"
         );
+        // What the hostile name may cost is bounded, and it costs the other name nothing: not a question more, no memory.
+        let cost = upstream.asked().len();
+        assert!(cost <= 4, "{what}: {cost} questions");
         assert!(is_right(&ask(service.addr, "well.test.").await.0), "{what}");
+        assert_eq!(upstream.asked().len(), cost + 2, "{what}");
+        assert!(service.shared.cache_bytes() <= quick_limits().cache_bytes, "{what}");
         let replied = service.shared.snapshot().iter().map(|(_, n)| n).sum::<u64>();
         assert!(replied > 0 && service.shared.in_flight() == 0, "{what}");
     }

@@ -28,6 +28,7 @@ use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
 use nix::unistd::Pid;
 use sampan::dns64::{Policy, Settings};
 use sampan::io::dns_net::{Config, Limits, ListenSettings, Shared, bind, run as serve_until};
+use sampan::io::heap;
 use serde::Serialize;
 
 use crate::authority::Authority;
@@ -93,6 +94,9 @@ struct Args {
     /// The upstream to ask
     #[arg(long, hide = true)]
     upstream: Option<SocketAddr>,
+    /// MiB of the server's cache under attack
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    cache: Option<u16>,
     /// What `cargo bench` adds
     #[arg(long, hide = true)]
     bench: bool,
@@ -105,7 +109,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let result = match (args.serve, args.upstream) {
-        (Some(address), Some(upstream)) => serve(address, upstream).map(|()| true),
+        (Some(address), Some(upstream)) => serve(address, upstream, args.cache).map(|()| true),
         _ => run(&args),
     };
     match result {
@@ -119,14 +123,32 @@ fn main() -> ExitCode {
 }
 
 /// The DNS service as the daemon runs it.
-fn serve(address: SocketAddr, upstream: SocketAddr) -> io::Result<()> {
-    let limits = Limits::default();
+fn serve(address: SocketAddr, upstream: SocketAddr, cache: Option<u16>) -> io::Result<()> {
+    heap::map_large_blocks();
+    let limits = limits(cache);
     let listen = ListenSettings { addresses: vec![address], ..ListenSettings::default() };
     let bound = bind(&listen, limits.udp_threads).map_err(io::Error::other)?;
     let shared = Arc::new(Shared::new(config(upstream)?, limits));
     let (_stop, stopped) = tokio::sync::watch::channel(false);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve_until(bound, shared, stopped))
+    runtime.block_on(async {
+        tokio::spawn(tell(Arc::clone(&shared)));
+        serve_until(bound, shared, stopped).await
+    })
+}
+
+/// Says every second what the service accounts for: bytes of its caches, questions in flight.
+async fn tell(shared: Arc<Shared>) {
+    loop {
+        println!("{} {}", shared.cache_bytes(), shared.in_flight());
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// The usual bounds, with a cache of so many MiB.
+fn limits(cache: Option<u16>) -> Limits {
+    let usual = Limits::default();
+    Limits { cache_bytes: cache.map_or(usual.cache_bytes, |mib| usize::from(mib) << 20), ..usual }
 }
 
 /// The bench's prefix and upstream.
@@ -164,7 +186,7 @@ fn run(args: &Args) -> io::Result<bool> {
 fn in_namespace(args: &Args, dir: &Path) -> io::Result<(String, serde_json::Value, bool)> {
     if let Some(campaign) = args.campaign {
         let length = Duration::try_from_secs_f64(args.minutes * 60.0).map_err(io::Error::other)?;
-        let (report, passed) = campaign::attack(campaign, length, dir)?;
+        let (report, passed) = campaign::attack(campaign, length, args.cache, dir)?;
         return Ok((serde_json::to_string_pretty(&report)? + "\n", report, passed));
     }
     let report = measure(args, dir)?;

@@ -65,8 +65,19 @@ pub struct Server {
 impl Server {
     /// Starts it on a CPU and waits until it answers.
     pub fn start(peer: Peer, upstream: SocketAddr, dir: &Path, cpu: usize) -> io::Result<Self> {
+        Self::start_with(peer, upstream, dir, cpu, &[])
+    }
+
+    /// The same with more arguments.
+    pub fn start_with(
+        peer: Peer,
+        upstream: SocketAddr,
+        dir: &Path,
+        cpu: usize,
+        more: &[String],
+    ) -> io::Result<Self> {
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, peer.port()));
-        let command = match peer {
+        let mut command = match peer {
             Peer::Sampan => {
                 let own = std::env::current_exe()?.display().to_string();
                 vec![own, "--serve".into(), addr.to_string(), "--upstream".into(), upstream.to_string()]
@@ -74,6 +85,7 @@ impl Server {
             Peer::Unbound => resolver::command(Kind::Unbound, addr, upstream, Some(PREFIX), dir)?,
             Peer::Bind => resolver::command(Kind::Bind, addr, upstream, Some(PREFIX), dir)?,
         };
+        command.extend_from_slice(more);
         let log = dir.join(format!("{}.log", peer.name()));
         Ok(Self { peer, addr, running: Running::start(&command, addr, Some(cpu), &log)? })
     }

@@ -251,7 +251,14 @@ impl Pending {
 fn not_allowed(header: Header, query: Option<&Query>) -> Reply {
     match query {
         Some(query) => {
-            let head = Head::rcode(REFUSED).ede(Ede::PROHIBITED, "client not in the allowed networks");
+            let head = Head::rcode(REFUSED);
+            let head = match query.transport {
+                // The address may be forged: its owner gets no more bytes than were sent in its name.
+                Transport::Udp => head,
+                Transport::Tcp | Transport::Tls | Transport::Https => {
+                    head.ede(Ede::PROHIBITED, "client not in the allowed networks")
+                }
+            };
             reply::empty(query, &head, Outcome::NotAllowed)
         }
         None => reply::bare(header, REFUSED, Outcome::NotAllowed),

@@ -405,7 +405,7 @@ section! {
         trust_ad: bool = "trust-ad", Default("false"), Reload, "Hand on the AD bit: the upstream validates, and nobody can change what comes from there.";
         when_down: WhenDown = "when-down", Default("\"stale\""), Reload, "What a question gets whose answer would be synthetic, while the translator is down. `stale`: what is cached, however old, for 5 seconds, else SERVFAIL; `servfail`: SERVFAIL, so that clients ask their second resolver; `nodata`: \"no such data\", for 5 seconds at most.";
         limit: DnsLimit = "limit", Otherwise("defaults"), Reload, "How often one client may ask over UDP. Half of what is over it is told to come back over TCP, the rest is dropped.";
-        cache: u64 = "cache", Default("64"), Restart, "Memory of the caches in MiB, 1 to 4096.";
+        cache: u64 = "cache", Default("64"), Restart, "Memory of the caches and of questions in flight in MiB, 1 to 4096.";
         tls: DnsTls = "tls", Otherwise("clients ask over UDP and TCP only"), Below, "TLS (RFC 7858) and HTTPS (RFC 8484) for clients. At least one of `listen` and `https` is needed.";
         connections: DnsConnections = "connections", Otherwise("defaults"), Below, "Bounds of the connections of clients, over TCP, TLS and HTTPS.";
         upstream_ca: PathBuf = "upstream-ca", Otherwise("the authorities of the system"), Reload, "PEM file with the certificate authorities that vouch for resolvers asked over TLS or HTTPS, instead of those of the system. Read at start and by every reload.";

@@ -181,7 +181,7 @@ pub struct DnsPlan {
     pub groups: Vec<Vec<Upstream>>,
     /// Names of the units, as the statistics number them.
     pub units: Vec<String>,
-    /// Memory of the caches, in bytes.
+    /// Memory of the caches and of questions in flight, in bytes.
     pub cache_bytes: usize,
     /// TLS and HTTPS for clients, if there is any.
     pub tls: Option<TlsPlan>,

@@ -192,7 +192,7 @@ fn k23_ptr_outside_is_forwarded() {
 }
 
 #[test]
-fn malformed_and_unwanted_queries() {
+fn r29_malformed_and_unwanted_queries() {
     let reply = |bytes: &[u8]| match begin(&settings(), bytes, &CLIENT) {
         Step::Reply(reply) => {
             (reply.outcome, Message::from_vec(&reply.bytes).unwrap().metadata.response_code)
@@ -226,19 +226,20 @@ fn malformed_and_unwanted_queries() {
 }
 
 #[test]
-fn o20_strangers_are_refused_before_anything_else() {
+fn o20_r31_strangers_are_refused_before_anything_else() {
     let stranger = Meta { client: "2001:db8::1".parse().unwrap(), ..CLIENT };
     for bytes in [query("x.example.", RecordType::AAAA, with_opt), vec![0; 12], vec![0; 40]] {
         let Step::Reply(reply) = begin(&settings(), &bytes, &stranger) else { panic!() };
         assert_eq!(reply.outcome, Outcome::NotAllowed);
         let message = Message::from_vec(&reply.bytes).unwrap();
         assert_eq!(message.metadata.response_code, ResponseCode::Refused);
-        assert!(reply.bytes.len() <= bytes.len() + 60);
+        // Their address may be forged: what they get is no longer than what they sent.
+        assert!(reply.bytes.len() <= bytes.len(), "{}", reply.bytes.len());
     }
 }
 
 #[test]
-fn k46_any_over_udp_comes_back_over_tcp() {
+fn k46_r31_any_over_udp_comes_back_over_tcp() {
     let bytes = query("x.example.", RecordType::ANY, |_| {});
     let Step::Reply(reply) = begin(&settings(), &bytes, &CLIENT) else { panic!() };
     assert_eq!(reply.outcome, Outcome::AnyToTcp);

@@ -70,7 +70,7 @@ fn k05_k06_excluded_records_never_appear() {
 }
 
 #[test]
-fn k07_own_prefix_may_be_excluded() {
+fn k07_r27_own_prefix_may_be_excluded() {
     let mut settings = settings();
     settings.policy.exclude_aaaa.push(OWN.parse::<Pref64>().unwrap().prefix());
     let copied =
@@ -201,7 +201,7 @@ fn k13_every_a_under_every_prefix_in_order() {
 }
 
 #[test]
-fn a11_special_purpose_addresses() {
+fn a11_r27_special_purpose_addresses() {
     for addr in ["10.1.2.3", "127.0.0.1", "224.0.0.1", "192.168.1.1", "192.0.0.170"] {
         let second = upstream(RecordType::A, ResponseCode::NoError, &[a("x.example.", 9, addr)], &[]);
         let allow = vec!["0.0.0.0/0".parse().unwrap()];
@@ -225,7 +225,7 @@ fn a11_special_purpose_addresses() {
 }
 
 #[test]
-fn a11_the_good_ones_among_special_purpose_addresses_stay() {
+fn a11_r27_the_good_ones_among_special_purpose_addresses_stay() {
     let answers = [a("x.example.", 9, "10.0.0.1"), a("x.example.", 9, "198.41.0.4")];
     let second = upstream(RecordType::A, ResponseCode::NoError, &answers, &[]);
     let (outcome, message) = aaaa_of(&settings(), &nodata(), &second);

@@ -181,6 +181,11 @@ impl Shared {
         self.limits.in_flight.saturating_sub(self.in_flight.available_permits())
     }
 
+    /// Memory of all caches that run.
+    pub fn cache_bytes(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.cache_bytes()).sum()
+    }
+
     /// Bounds, as they were at start.
     pub const fn limits(&self) -> &Limits {
         &self.limits

@@ -1,6 +1,7 @@
 //! The part of a query's way that never waits: rate limit, cache, and what the DNS64 can say by itself. Each UDP thread
 //! has a front of its own, the streams share one; nothing in it is locked or allocated for a reply from the cache.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -27,6 +28,8 @@ pub(super) struct Lane {
     /// Only where the operator wants to know.
     names: Mutex<Option<Names>>,
     found: ArrayQueue<Arc<Found>>,
+    /// What the front's cache takes.
+    cache_bytes: AtomicUsize,
 }
 
 /// A reply to be stored.
@@ -81,6 +84,7 @@ impl Lane {
             tally: Tally::new(units),
             names: Mutex::default(),
             found: ArrayQueue::new(FOUND),
+            cache_bytes: AtomicUsize::new(0),
         };
         lane.keep_names(names);
         lane
@@ -113,6 +117,11 @@ impl Lane {
         }
     }
 
+    /// Bytes of the front's cache.
+    pub(super) fn cache_bytes(&self) -> usize {
+        self.cache_bytes.load(Ordering::Relaxed)
+    }
+
     /// Counts how a query ended.
     pub(super) fn count(&self, scope: Option<Scope>, outcome: Outcome, truncated: bool) {
         self.counters.outcome(outcome);
@@ -126,12 +135,10 @@ impl Lane {
 impl Front {
     /// With a cache of so many bytes.
     pub(super) fn new(active: &Arc<ArcSwap<Active>>, lane: Arc<Lane>, bytes: usize) -> Self {
-        Self {
-            lane,
-            active: arc_swap::Cache::new(Arc::clone(active)),
-            cache: Cache::new(bytes, rand::random()),
-            limiter: None,
-        }
+        let cache = Cache::new(bytes, rand::random());
+        // All of it is taken now: it never grows.
+        lane.cache_bytes.store(cache.stats().bytes, Ordering::Relaxed);
+        Self { lane, active: arc_swap::Cache::new(Arc::clone(active)), cache, limiter: None }
     }
 
     /// Takes over what came since the last time: settings and replies. For each batch.

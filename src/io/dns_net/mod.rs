@@ -56,6 +56,10 @@ use tcp::Speech;
 /// The usual path (RFC 8484 §4.1.1 has it in its examples).
 pub const HTTPS_PATH: &str = "/dns-query";
 
+/// What a question in flight takes with its tasks, its two questions upstream and what the allocator adds: 14 KiB were
+/// measured with 2,048 of them.
+const IN_FLIGHT_BYTES: usize = 16 << 10;
+
 /// Everything that may change while the service runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
@@ -104,7 +108,7 @@ pub enum Change {
 pub struct Limits {
     /// Threads that serve UDP, each with sockets of its own.
     pub udp_threads: usize,
-    /// Bytes of all caches together.
+    /// Bytes of all caches together, and of the questions in flight: they get a share of it, at most half.
     pub cache_bytes: usize,
     /// Questions that wait for the upstream at the same time.
     pub in_flight: usize,
@@ -144,8 +148,9 @@ impl Default for Limits {
 
 impl Limits {
     /// The bytes of one cache; the streams have one, too.
-    const fn cache_share(&self) -> usize {
-        self.cache_bytes / (self.udp_threads + 1)
+    fn cache_share(&self) -> usize {
+        let in_flight = self.in_flight.saturating_mul(IN_FLIGHT_BYTES).min(self.cache_bytes / 2);
+        (self.cache_bytes - in_flight) / (self.udp_threads + 1)
     }
 }
 
