@@ -192,7 +192,7 @@ impl Fast {
     /// Gives every engine its part, and has them take over the flows that were carried on: all at the same time, each its
     /// own, because no new flow works before that is done.
     pub fn board(&self, engines: &mut [Engine]) -> io::Result<()> {
-        let mirrors = self.path.mirrors(self.workers).map_err(io::Error::other)?;
+        let mirrors = self.path.mirrors(self.workers);
         for (engine, mirror) in engines.iter_mut().zip(mirrors) {
             engine.set_mirror(mirror, self.scopes.clone());
         }

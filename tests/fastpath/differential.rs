@@ -35,7 +35,7 @@ impl Pair {
             config.max_flows = 65_536;
             change(config);
         });
-        let mirror = bench.fast_path.mirrors(1).unwrap().remove(0);
+        let mirror = bench.fast_path.mirrors(1).remove(0);
         Self { bench, mirror, flows: HashMap::new(), ids: BTreeSet::new(), translated: 0, passed: 0 }
     }
 

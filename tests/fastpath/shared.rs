@@ -194,7 +194,7 @@ fn what_is_the_machines_is_neither_policed_nor_counted_nor_kept_by_an_orphan() {
         };
         let scope = Scope { number: 0, generation: 0 };
         let rule = Rule { protocol: Protocol::Udp, flow, delta: Delta::v6_to_v4(&flow), scope };
-        let mut mirror = bench.fast_path.mirrors(1).unwrap().remove(0);
+        let mut mirror = bench.fast_path.mirrors(1).remove(0);
         mirror.install(now(), &rule, &FlowWitness::default(), 0).unwrap();
         assert_eq!(bench.feed(&pools, Extra::default()).unwrap().0, REDIRECT);
         assert_eq!(bench.counter("sent_v4_to_v6"), 1);

@@ -78,7 +78,7 @@ impl Net {
         config.pool4 = vec!["198.51.100.0/24".parse().unwrap()];
         let fast_path = fastpath::open(&config).unwrap();
         fast_path.heartbeat(now());
-        let mut mirror = fast_path.mirrors(1).unwrap().remove(0);
+        let mut mirror = fast_path.mirrors(1).remove(0);
         for port in 1000..1100 {
             for protocol in [Protocol::Tcp, Protocol::Udp] {
                 let (flow, scope) = (flow(port), Scope { number: 0, generation: 0 });

@@ -38,18 +38,20 @@
 #define PASS TC_ACT_UNSPEC
 
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1024);
-	__type(key, struct key6);
-	__type(value, __u32);
-} flows6 SEC(".maps");
+	__type(key, __u32);
+	__type(value, struct line);
+} index6 SEC(".maps");
 
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1024);
-	__type(key, struct key4);
-	__type(value, __u32);
-} flows4 SEC(".maps");
+	__type(key, __u32);
+	__type(value, struct line);
+} index4 SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -115,8 +117,8 @@ struct run {
 	__u64 now;
 	/* Of the subscriber, for policing. */
 	__u64 bucket;
-	/* What the destination lies in, from IPv4. */
-	const struct pool4 *pool;
+	/* What the destination lies in, from IPv4. A copy: with a pointer all that follows would be checked once for each pool. */
+	struct pool4 pool;
 };
 
 #include "shared.h"
@@ -348,26 +350,91 @@ static __always_inline __u16 identification(const struct config *config, const s
 	return bpf_htons(config->ident_base + first);
 }
 
-/* The record of a flow, if its rule holds. */
-static __always_inline struct record *find(__u32 *slot, enum counter *reason)
+/*
+ * The hash of a key, as src/io/fastpath/index.rs makes it: NH (RFC 4418 5.2) with a secret for each word, then bits that all
+ * depend on each other.
+ */
+static __always_inline __u64 pair(const struct config *config, __u32 at, __u32 a, __u32 b)
 {
-	struct record *record;
-	__u64 *generation;
-	__u32 scope;
+	return (__u64)(__u32)(a + config->secret[at]) * (__u32)(b + config->secret[at + 1]);
+}
 
-	*reason = UP_MISS;
-	if (!slot)
-		return 0;
-	record = bpf_map_lookup_elem(&records, slot);
-	if (!record || *(volatile __u8 *)&record->state != STATE_LIVE)
-		return 0;
-	scope = record->scope;
-	generation = bpf_map_lookup_elem(&scopes, &scope);
-	if (!generation || (__u16)*generation != record->generation) {
-		*reason = UP_STALE;
-		return 0;
+static __always_inline __u64 scatter(__u64 hash)
+{
+	hash = (hash ^ hash >> 32) * 0xd6e8feb86659fd93ULL;
+	hash = (hash ^ hash >> 32) * 0xd6e8feb86659fd93ULL;
+	return hash ^ hash >> 32;
+}
+
+static __always_inline __u64 hash6(const struct config *config, const struct key6 *key)
+{
+	return scatter(pair(config, 0, key->src[0], key->src[1]) + pair(config, 2, key->src[2], key->src[3]) +
+		       pair(config, 4, key->dst[0], key->dst[1]) + pair(config, 6, key->dst[2], key->dst[3]) +
+		       pair(config, 8, (__u32)key->dport << 16 | key->sport, key->protocol));
+}
+
+static __always_inline __u64 hash4(const struct config *config, const struct key4 *key)
+{
+	return scatter(pair(config, 0, key->src, key->dst) +
+		       pair(config, 2, (__u32)key->dport << 16 | key->sport, key->protocol));
+}
+
+static __always_inline int is_of6(const struct record *record, const struct key6 *key)
+{
+	return !((record->src6[0] ^ key->src[0]) | (record->src6[1] ^ key->src[1]) | (record->src6[2] ^ key->src[2]) |
+		 (record->src6[3] ^ key->src[3]) | (record->dst6[0] ^ key->dst[0]) | (record->dst6[1] ^ key->dst[1]) |
+		 (record->dst6[2] ^ key->dst[2]) | (record->dst6[3] ^ key->dst[3]) | (record->port6 ^ key->sport) |
+		 (record->peer_port ^ key->dport) | (record->protocol ^ key->protocol));
+}
+
+static __always_inline int is_of4(const struct record *record, const struct key4 *key)
+{
+	return !((record->src4 ^ key->dst) | (record->dst4 ^ key->src) | (record->port4 ^ key->dport) |
+		 (record->peer_port ^ key->sport) | (record->protocol ^ key->protocol));
+}
+
+/*
+ * The record of a key, if it has one and its rule is one: its own line, and the next one when flows had to go there. What
+ * an entry leads to is always compared: eight bits are few, and a slot may be given out again while we look.
+ */
+static __always_inline struct record *look_up(void *index, __u32 mask, __u64 hash, const struct key6 *key6,
+					      const struct key4 *key4)
+{
+	__u32 tag = hash >> 56, home = hash & mask, way, i, at, entry, slot;
+	struct record *record;
+	struct line *line;
+
+#pragma clang loop unroll(disable)
+	for (way = 0; way < 2; way++) {
+		at = (home + way) & mask;
+		line = bpf_map_lookup_elem(index, &at);
+		if (!line)
+			return 0;
+#pragma clang loop unroll(disable)
+		for (i = 0; i < ENTRIES; i++) {
+			entry = *(volatile __u32 *)&line->entry[i];
+			if (entry >> SLOT_BITS != tag)
+				continue;
+			/* Of an empty entry this is out of the array. */
+			slot = (entry & ((1U << SLOT_BITS) - 1)) - 1;
+			record = bpf_map_lookup_elem(&records, &slot);
+			if (record && *(volatile __u8 *)&record->state == STATE_LIVE &&
+			    (key6 ? is_of6(record, key6) : is_of4(record, key4)))
+				return record;
+		}
+		if (!*(volatile __u32 *)&line->spilled)
+			return 0;
 	}
-	return record;
+	return 0;
+}
+
+/* Whether the scope of a record is still what it was when the rule was made. */
+static __always_inline int is_current(const struct record *record)
+{
+	__u32 scope = record->scope;
+	__u64 *generation = bpf_map_lookup_elem(&scopes, &scope);
+
+	return generation && (__u16)*generation == record->generation;
 }
 
 /* Ports and checksum. Partial checksums hold a sum of addresses, and the helpers know of which kind one is. */
@@ -486,9 +553,8 @@ int sampan_v6(struct __sk_buff *skb)
 	struct key6 key;
 	struct iphdr ip;
 	struct ipv6hdr *old;
-	enum counter reason;
 	void *data, *end;
-	__u32 i, len, total, segment, l4_header, gso, count, tick, ports;
+	__u32 i, len, total, segment, l4_header, gso, count, tick, last, ports;
 	__u8 protocol, traffic_class;
 	int problem, found, is_control;
 	enum judgement verdict;
@@ -538,15 +604,13 @@ int sampan_v6(struct __sk_buff *skb)
 	key.sport = ((__u16 *)(old + 1))[0];
 	key.dport = ((__u16 *)(old + 1))[1];
 	key.protocol = protocol;
-	record = find(bpf_map_lookup_elem(&flows6, &key), &reason);
+	record = look_up(&index6, run.config->mask6, hash6(run.config, &key), &key, 0);
 	if (!record)
-		return up(&run, reason, is_control);
-	/* A slot that is given out again while we look must not give us the rule of another flow. */
-	if (record->src6[0] != key.src[0] || record->src6[1] != key.src[1] || record->src6[2] != key.src[2] ||
-	    record->src6[3] != key.src[3] || record->dst6[0] != key.dst[0] || record->dst6[1] != key.dst[1] ||
-	    record->dst6[2] != key.dst[2] || record->dst6[3] != key.dst[3] || record->port6 != key.sport ||
-	    record->peer_port != key.dport || record->protocol != protocol)
 		return up(&run, UP_MISS, is_control);
+	/* Not needed yet, but on its way from now on: the other half of the record. */
+	last = *(volatile __u32 *)&record->last6;
+	if (!is_current(record))
+		return up(&run, UP_STALE, is_control);
 
 	gso = skb->gso_size;
 	if (gso ? skb->len != ETH_HLEN + IPV6_HEADER + len : 0)
@@ -616,7 +680,7 @@ int sampan_v6(struct __sk_buff *skb)
 	/* The flag keeps the sum right that some network cards make of the whole packet. */
 	if (bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), BPF_F_RECOMPUTE_CSUM))
 		goto failed;
-	if (tick && record->last6 != tick)
+	if (tick && last != tick)
 		record->last6 = tick;
 	__sync_fetch_and_add(&record->packets6, count);
 	__sync_fetch_and_add(&record->bytes6, IPV6_HEADER + len);
@@ -639,9 +703,8 @@ int sampan_v4(struct __sk_buff *skb)
 	struct key4 key;
 	struct ipv6hdr ip;
 	struct iphdr *old;
-	enum counter reason;
 	void *data, *end;
-	__u32 i, len, total, segment, limit, l4_header, gso, count, tick, ports, port;
+	__u32 i, len, total, segment, limit, l4_header, gso, count, tick, last, ports, port;
 	__u8 protocol, traffic_class;
 	int problem, found, is_control;
 	enum judgement verdict;
@@ -658,8 +721,8 @@ int sampan_v4(struct __sk_buff *skb)
 	for (i = 0; i < POOLS; i++) {
 		if (i >= run.config->pools4)
 			return PASS;
-		run.pool = &run.config->pool4[i];
-		if ((key.dst & run.pool->mask) == run.pool->addr)
+		run.pool = run.config->pool4[i];
+		if ((key.dst & run.pool.mask) == run.pool.addr)
 			break;
 	}
 	if (i == POOLS)
@@ -698,12 +761,12 @@ int sampan_v4(struct __sk_buff *skb)
 	if (old->ttl <= 1)
 		return up(&run, UP_HOP_LIMIT, 0);
 
-	record = find(bpf_map_lookup_elem(&flows4, &key), &reason);
+	record = look_up(&index4, run.config->mask4, hash4(run.config, &key), 0, &key);
 	if (!record)
-		return up(&run, reason, is_control);
-	if (record->src4 != key.dst || record->dst4 != key.src || record->port4 != key.dport ||
-	    record->peer_port != key.sport || record->protocol != protocol)
 		return up(&run, UP_MISS, is_control);
+	last = *(volatile __u32 *)&record->last4;
+	if (!is_current(record))
+		return up(&run, UP_STALE, is_control);
 
 	gso = skb->gso_size;
 	if (gso ? skb->len != ETH_HLEN + total : 0)
@@ -773,7 +836,7 @@ int sampan_v4(struct __sk_buff *skb)
 		goto failed;
 	if (bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), BPF_F_RECOMPUTE_CSUM))
 		goto failed;
-	if (tick && record->last4 != tick)
+	if (tick && last != tick)
 		record->last4 = tick;
 	__sync_fetch_and_add(&record->packets4, count);
 	__sync_fetch_and_add(&record->bytes4, total);

@@ -8,7 +8,7 @@
 #ifndef SAMPAN_FASTPATH_H
 #define SAMPAN_FASTPATH_H
 
-#define LAYOUT 2
+#define LAYOUT 3
 #define SCOPES 1024
 #define POOLS 32
 #define BUCKETS 65536
@@ -18,6 +18,14 @@
 #define NOTICES 16384
 /* Times of the last packet: nanoseconds shifted by this, so that 32 bits last for nine years. */
 #define TICK_SHIFT 26
+
+/*
+ * The index: one line of memory holds up to ENTRIES flows, and behind them how many of its flows lie in the next line
+ * because it was full. An entry is eight bits of the hash, and the number of a record plus one; zero: nothing.
+ */
+#define ENTRIES 15
+#define SLOT_BITS 24
+#define KEY_WORDS 10
 
 /* record.state */
 #define STATE_FREE 0
@@ -49,6 +57,11 @@ struct key4 {
 	__u16 sport;
 	__u16 dport;
 	__u32 protocol;
+};
+
+struct line {
+	__u32 entry[ENTRIES];
+	__u32 spilled;
 };
 
 /* What has been seen from one side: nat64::witness::Direction. */
@@ -139,6 +152,10 @@ struct config {
 	/* Identifications of packets with DF clear: this many from there on belong to the programs. */
 	__u32 ident_base;
 	__u32 ident_span;
+	/* Lines of each index less one, and the secret of its hash. */
+	__u32 mask6;
+	__u32 mask4;
+	__u32 secret[KEY_WORDS];
 	__u32 pools6;
 	__u32 pools4;
 	struct pool6 pool6[POOLS];
@@ -176,10 +193,11 @@ struct counters {
 
 _Static_assert(sizeof(struct key6) == 40, "key6");
 _Static_assert(sizeof(struct key4) == 16, "key4");
+_Static_assert(sizeof(struct line) == 64, "line");
 _Static_assert(sizeof(struct record) == 128, "record");
 _Static_assert(__builtin_offsetof(struct record, last6) == 64, "record");
 _Static_assert(__builtin_offsetof(struct record, from6) == 104, "record");
 _Static_assert(sizeof(struct notices) == 128 + NOTICES * 4, "notices");
-_Static_assert(sizeof(struct config) == 104 + POOLS * 44, "config");
+_Static_assert(sizeof(struct config) == 152 + POOLS * 44, "config");
 
 #endif

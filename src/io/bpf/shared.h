@@ -17,7 +17,7 @@
 
 static __always_inline int is_shared(const struct run *run)
 {
-	return run->pool && run->pool->high;
+	return run->pool.high;
 }
 
 /* Whether a port or identifier at `at` of the packet lies in the range. */
@@ -28,7 +28,7 @@ static __always_inline int in_range(const struct run *run, __u32 at)
 	if (bpf_skb_load_bytes(run->skb, at, &port, sizeof(port)))
 		return 0;
 	port = bpf_ntohs(port);
-	return port >= run->pool->low && port <= run->pool->high;
+	return port >= run->pool.low && port <= run->pool.high;
 }
 
 static __always_inline int is_echo(__u8 type)
@@ -45,7 +45,7 @@ static __always_inline int quotes_range(const struct run *run, __u32 at)
 	at += ICMP_HEADER;
 	if (bpf_skb_load_bytes(run->skb, at, &ip, sizeof(ip)))
 		return 0;
-	if (ip.version != 4 || ip.ihl < 5 || ip.saddr != run->pool->addr || ip.frag_off & bpf_htons(OFFSET))
+	if (ip.version != 4 || ip.ihl < 5 || ip.saddr != run->pool.addr || ip.frag_off & bpf_htons(OFFSET))
 		return 0;
 	at += ip.ihl * 4;
 	if (ip.protocol == IPPROTO_TCP || ip.protocol == IPPROTO_UDP)

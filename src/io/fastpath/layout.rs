@@ -15,7 +15,7 @@ use crate::wire::l4;
 use crate::xlat::{Delta, FlowPair};
 
 /// Version of everything here.
-pub(super) const LAYOUT: u32 = 2;
+pub(super) const LAYOUT: u32 = 3;
 /// Scopes that have a generation; a rule of any other is refused.
 pub const SCOPES: u16 = 1024;
 /// Most prefixes of each family that the programs look at packets for.
@@ -24,6 +24,8 @@ const TICK_SHIFT: u32 = 26;
 /// Workers that can be told of the end of a connection, and how many ends may wait for each.
 pub(super) const LISTENERS: usize = 16;
 const NOTICES: usize = 16_384;
+/// Words of the longer key.
+pub(super) const KEY_WORDS: usize = 10;
 const FIXED_TOS: u32 = 1;
 const FIXED_TRAFFIC_CLASS: u32 = 2;
 
@@ -35,27 +37,13 @@ const STATE_WORD: usize = 5;
 /// The word of [`Fixed`] that says whose the flow is.
 const OWNER_WORD: usize = 7;
 
-/// Key of `flows6`; addresses and ports as on the wire.
-#[repr(C)]
+/// What a flow is found by from IPv6, as the programs see it: addresses, ports, protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Key6 {
-    src: [u8; 16],
-    dst: [u8; 16],
-    sport: [u8; 2],
-    dport: [u8; 2],
-    protocol: u32,
-}
+pub(super) struct Key6(pub(super) [u32; KEY_WORDS]);
 
-/// Key of `flows4`.
-#[repr(C)]
+/// The same from IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Key4 {
-    src: [u8; 4],
-    dst: [u8; 4],
-    sport: [u8; 2],
-    dport: [u8; 2],
-    protocol: u32,
-}
+pub(super) struct Key4(pub(super) [u32; 4]);
 
 /// The half of a record that says what to do.
 #[repr(C)]
@@ -142,6 +130,9 @@ pub(super) struct Told {
     traffic_class: u8,
     ident_base: u32,
     ident_span: u32,
+    mask6: u32,
+    mask4: u32,
+    secret: [u32; KEY_WORDS],
     pools6: u32,
     pools4: u32,
     pool6: [Pool6; POOLS],
@@ -150,6 +141,14 @@ pub(super) struct Told {
 
 const TOLD_WORDS: usize = size_of::<Told>() / 8;
 const HEARTBEAT_WORD: usize = 1;
+const SEED_WORD: usize = 3;
+
+/// What the maps say and no configuration: the seed, what has been made of it, and the size of both indexes.
+pub(super) struct Found {
+    pub(super) seed: u64,
+    pub(super) secret: [u32; KEY_WORDS],
+    pub(super) masks: (u32, u32),
+}
 
 /// [`Told`] in shared memory.
 #[repr(C)]
@@ -182,32 +181,38 @@ pub(super) const COUNTERS: [&str; 20] = [
 /// Value of `counters`.
 pub(super) type Counters = [u64; COUNTERS.len()];
 
-const _: () = assert!(size_of::<Key6>() == 40 && size_of::<Key4>() == 16);
 const _: () = assert!(size_of::<Fixed>() == 64 && size_of::<Record>() == 128);
 const _: () = assert!(std::mem::offset_of!(Fixed, state) == STATE_WORD * 8 + 7);
 const _: () = assert!(std::mem::offset_of!(Fixed, worker) == OWNER_WORD * 8);
 const _: () = assert!(std::mem::offset_of!(Record, witness) == 104);
 const _: () = assert!(size_of::<Notices>() == 128 + 4 * NOTICES);
-const _: () = assert!(size_of::<Told>() == 104 + 44 * POOLS && size_of::<Board>() == size_of::<Told>());
+const _: () = assert!(size_of::<Told>() == 152 + 44 * POOLS && size_of::<Board>() == size_of::<Told>());
 const _: () = assert!(std::mem::offset_of!(Told, heartbeat) == HEARTBEAT_WORD * 8);
-
-// SAFETY: `repr(C)`, integers and arrays of them only, no padding, any bytes are a value.
-unsafe impl aya::Pod for Key6 {}
-// SAFETY: as above.
-unsafe impl aya::Pod for Key4 {}
+const _: () = assert!(std::mem::offset_of!(Told, seed) == SEED_WORD * 8);
 
 impl Key6 {
     fn of(fixed: &Fixed) -> Self {
         let Fixed { src6, dst6, port6, peer_port, protocol, .. } = *fixed;
-        Self { src: src6, dst: dst6, sport: port6, dport: peer_port, protocol: protocol.into() }
+        let [s0, s1, s2, s3] = words(src6);
+        let [d0, d1, d2, d3] = words(dst6);
+        Self([s0, s1, s2, s3, d0, d1, d2, d3, ports(port6, peer_port), protocol.into()])
     }
 }
 
 impl Key4 {
     fn of(fixed: &Fixed) -> Self {
         let Fixed { src4, dst4, port4, peer_port, protocol, .. } = *fixed;
-        Self { src: dst4, dst: src4, sport: peer_port, dport: port4, protocol: protocol.into() }
+        Self([u32::from_ne_bytes(dst4), u32::from_ne_bytes(src4), ports(peer_port, port4), protocol.into()])
     }
+}
+
+/// As they lie in a packet, source first.
+const fn ports([a, b]: [u8; 2], [c, d]: [u8; 2]) -> u32 {
+    u32::from_ne_bytes([a, b, c, d])
+}
+
+fn words(address: [u8; 16]) -> [u32; 4] {
+    std::array::from_fn(|word| u32::from_ne_bytes(std::array::from_fn(|byte| address[word * 4 + byte])))
 }
 
 impl Fixed {
@@ -387,9 +392,9 @@ impl Board {
         self.read().layout
     }
 
-    /// Says what `config` says; the heartbeat stays.
-    pub(super) fn write(&self, config: &Config, seed: u64) {
-        let told = Told::of(config, seed);
+    /// Says what `config` and `found` say; the heartbeat stays.
+    pub(super) fn write(&self, config: &Config, found: &Found) {
+        let told = Told::of(config, found);
         // SAFETY: both have the same size, `Told` has no padding, and any bytes are an array of words.
         let words = unsafe { std::mem::transmute::<Told, [u64; TOLD_WORDS]>(told) };
         for (at, (slot, word)) in self.0.iter().zip(words).enumerate() {
@@ -401,6 +406,11 @@ impl Board {
 
     pub(super) fn seed(&self) -> u64 {
         self.read().seed
+    }
+
+    /// Before there are records that are found by it.
+    pub(super) fn set_seed(&self, seed: u64) {
+        self.0[SEED_WORD].store(seed, Release);
     }
 
     pub(super) fn set_heartbeat(&self, now: Instant) {
@@ -415,7 +425,7 @@ impl Board {
 }
 
 impl Told {
-    fn of(config: &Config, seed: u64) -> Self {
+    fn of(config: &Config, found: &Found) -> Self {
         let mut pool6 = [Pool6::default(); POOLS];
         for (slot, prefix) in pool6.iter_mut().zip(&config.pool6) {
             *slot = Pool6 { addr: prefix.addr().octets(), mask: mask(prefix.len()) };
@@ -443,7 +453,7 @@ impl Told {
             flags: flag(config.tos, FIXED_TOS) | flag(config.traffic_class, FIXED_TRAFFIC_CLASS),
             heartbeat: 0,
             orphan_limit: u64::try_from(config.orphan_limit.as_nanos()).unwrap_or(u64::MAX),
-            seed,
+            seed: found.seed,
             interval,
             burst,
             // A quarter of the bucket is for what ends or corrects flows.
@@ -458,6 +468,9 @@ impl Told {
             traffic_class: config.traffic_class.unwrap_or(0),
             ident_base: config.ident_base.into(),
             ident_span: config.ident_span.into(),
+            mask6: found.masks.0,
+            mask4: found.masks.1,
+            secret: found.secret,
             pools6: config.pool6.len().min(POOLS) as u32,
             pools4: (config.pool4.len() + config.shared.len()).min(POOLS) as u32,
             pool6,
@@ -488,12 +501,16 @@ mod tests {
 
     #[test]
     fn header_and_rust_agree() {
+        use super::super::index;
         use crate::nat64::witness::Direction;
         for (name, here) in [
             ("LAYOUT", LAYOUT.into()),
             ("SCOPES", SCOPES.into()),
             ("POOLS", POOLS as u64),
             ("TICK_SHIFT", TICK_SHIFT.into()),
+            ("ENTRIES", index::ENTRIES as u64),
+            ("SLOT_BITS", index::SLOT_BITS.into()),
+            ("KEY_WORDS", KEY_WORDS as u64),
             ("FIXED_TOS", FIXED_TOS.into()),
             ("FIXED_TRAFFIC_CLASS", FIXED_TRAFFIC_CLASS.into()),
             ("STATE_FREE", FREE.into()),

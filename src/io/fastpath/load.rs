@@ -16,13 +16,13 @@ use nix::net::if_::if_nameindex;
 use nix::sys::statfs::{FsType, statfs};
 
 use super::fault::Fault;
-use super::{Config, Side};
+use super::{Config, Side, index};
 
 /// Built by `deploy/build-bpf`, which a test runs to compare.
 static OBJECT: &[u8] = include_bytes_aligned!("../bpf/fastpath.bpf.o");
 /// All maps, each pinned under its name.
 const MAPS: [&str; 9] =
-    ["flows6", "flows4", "records", "config", "scopes", "counters", "buckets", "idents", "notices"];
+    ["index6", "index4", "records", "config", "scopes", "counters", "buckets", "idents", "notices"];
 /// Beginning of the names under which programs are pinned.
 const PROGRAM: &str = "program-";
 /// Where our filters stand among those of an interface; both fixed, so that a successor replaces them.
@@ -105,8 +105,10 @@ pub(super) fn load(config: &Config) -> Result<Programs, Fault> {
 fn make(config: &Config, names: &[String; 2]) -> Result<(), Fault> {
     let pins = &config.pin_dir;
     let mut loader = EbpfLoader::new();
-    for name in ["flows6", "flows4", "records"] {
-        loader.map_max_entries(name, config.max_flows.max(1));
+    let flows = config.max_flows.clamp(1, index::MOST);
+    let lines = index::lines_for(flows);
+    for (name, count) in [("records", flows), ("index6", lines), ("index4", lines)] {
+        loader.map_max_entries(name, count);
     }
     for name in MAPS {
         loader.map_pin_path(name, pins.join(name));
@@ -136,7 +138,7 @@ pub(super) fn map(pins: &Path, name: &'static str) -> Result<MapData, Fault> {
     // The list of the library's kinds of maps is open.
     #[allow(clippy::wildcard_enum_match_arm)]
     match MapData::from_pin(pins.join(name)).and_then(Map::from_map_data).map_err(refused)? {
-        Map::Array(map) | Map::HashMap(map) | Map::PerCpuArray(map) => Ok(map),
+        Map::Array(map) | Map::PerCpuArray(map) => Ok(map),
         _ => Err(Fault::Refused { reason: format!("map {name} is of another kind") }),
     }
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicU64;
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
+use super::index::Line;
 use super::layout::{Board, Notices, Record};
 
 /// What may lie in such memory.
@@ -24,6 +25,8 @@ unsafe impl Shared for Record {}
 unsafe impl Shared for Board {}
 // SAFETY: as above.
 unsafe impl Shared for Notices {}
+// SAFETY: as above.
+unsafe impl Shared for Line {}
 // SAFETY: as above.
 unsafe impl Shared for AtomicU64 {}
 

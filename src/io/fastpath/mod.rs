@@ -6,6 +6,7 @@
 //! successor finds them with [`FastPath::records`], throws out what its plan does not allow, and goes on.
 
 mod fault;
+mod index;
 mod layout;
 mod load;
 mod maps;
@@ -23,21 +24,16 @@ use std::time::Duration;
 use aya::maps::{Map, MapData, PerCpuArray};
 
 pub use fault::Fault;
-use layout::{Board, COUNTERS, Counters, LISTENERS, Notices, Record as Slot};
+use index::{Index, Keys, Line, Secret};
+use layout::{Board, COUNTERS, Counters, Found, LISTENERS, Notices, Record as Slot};
 pub use layout::{POOLS, SCOPES};
 use load::Programs;
 pub(super) use maps::{Mapped, Shared};
-use mirror::Keys;
 pub use mirror::Worker;
 
 use crate::addr::{Prefix4, Prefix6};
 use crate::nat64::mirror::{Mirror, Rule, Seen};
 use crate::time::Instant;
-
-/// Kernel memory of a flow: two entries of hash maps (40 and 16 bytes of key, 4 of value, 48 of their own), each with a
-/// bucket of 16 bytes (their number is rounded up to a power of two), and the record.
-const FLOW_BYTES: usize = (48 + 40 + 8) + (48 + 16 + 8) + 128;
-const BUCKET_BYTES: usize = 16;
 
 /// What the programs do beyond what rules say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,7 +112,7 @@ pub struct Record {
 /// Programs in the kernel, and the maps that they share with us.
 pub struct FastPath {
     programs: Mutex<Programs>,
-    keys: Mutex<Keys>,
+    keys: Arc<Keys<Mapped<Line>>>,
     records: Arc<Mapped<Slot>>,
     notices: Arc<Mapped<Notices>>,
     board: Mapped<Board>,
@@ -189,16 +185,17 @@ impl FastPath {
         let notices = Arc::new(Mapped::new(&notices.fd(), LISTENERS).map_err(unmapped)?);
         let (records, flows) = take("records", size_of::<Slot>() as u32)?;
         let records = Arc::new(Mapped::new(&records.fd(), flows as usize).map_err(unmapped)?);
-        let ((flows6, count6), (flows4, count4)) = (take("flows6", 4)?, take("flows4", 4)?);
-        if (count6, count4) != (flows, flows) {
-            return Err(layout(format!("they hold {flows}, {count6} and {count4} flows")));
-        }
-        let mut keys = Keys::new(flows6, flows4).map_err(|e| layout(e.to_string()))?;
+        let index = |name| {
+            let (lines, count) = take(name, size_of::<Line>() as u32)?;
+            let lines = Mapped::new(&lines.fd(), count as usize).map_err(unmapped)?;
+            Index::new(lines).ok_or_else(|| layout(format!("{name} has {count} lines")))
+        };
+        let keys = Keys::new(Secret::of(seed(&board[0])), index("index6")?, index("index4")?);
         let (counters, _) = take("counters", size_of::<Counters>() as u32)?;
         let counters =
             PerCpuArray::try_from(Map::PerCpuArray(counters)).map_err(|e| layout(e.to_string()))?;
         let free = keys.tidy(&records);
-        let (programs, keys, free) = (Mutex::new(programs), Mutex::new(keys), Mutex::new(free));
+        let (programs, keys, free) = (Mutex::new(programs), Arc::new(keys), Mutex::new(free));
         Ok(Self {
             programs,
             keys,
@@ -215,15 +212,9 @@ impl FastPath {
     /// Tells the programs what `config` says beside the interfaces.
     pub fn update(&self, config: &Config) -> Result<(), Fault> {
         config.check_pools()?;
-        let mut seed = self.board[0].seed();
-        if seed == 0 {
-            let mut bytes = [0; 8];
-            // What the kernel's generator cannot give yet is no reason to have no fast path.
-            let _ = std::fs::File::open("/dev/urandom")
-                .and_then(|mut f| io::Read::read_exact(&mut f, &mut bytes));
-            seed = u64::from_ne_bytes(bytes) | 1;
-        }
-        self.board[0].write(config, seed);
+        let secret = self.keys.secret().words();
+        let found = Found { seed: seed(&self.board[0]), secret, masks: self.keys.masks() };
+        self.board[0].write(config, &found);
         Ok(())
     }
 
@@ -241,16 +232,15 @@ impl FastPath {
     }
 
     /// One mirror for each worker, with a share of the free slots. To be called once, when the records have been judged.
-    pub fn mirrors(&self, workers: u16) -> Result<Vec<Box<dyn Mirror + Send>>, Fault> {
+    pub fn mirrors(&self, workers: u16) -> Vec<Box<dyn Mirror + Send>> {
         let mut free = std::mem::take(&mut *lock(&self.free));
         let mut mirrors: Vec<Box<dyn Mirror + Send>> = Vec::new();
         for number in 0..workers {
             let share = free.split_off(free.len() - free.len() / usize::from(workers - number));
-            let keys = lock(&self.keys).again().map_err(|e| Fault::Refused { reason: e.to_string() })?;
-            let (records, notices) = (self.records.clone(), self.notices.clone());
+            let (keys, records, notices) = (self.keys.clone(), self.records.clone(), self.notices.clone());
             mirrors.push(Box::new(Worker::new(number, keys, records, notices, share)));
         }
-        Ok(mirrors)
+        mirrors
     }
 
     /// The rules that hold.
@@ -267,10 +257,9 @@ impl FastPath {
             return;
         };
         record.end();
-        if lock(&self.keys).forget(record) {
-            record.release();
-            lock(&self.free).push(handle);
-        }
+        self.keys.forget(handle, record);
+        record.release();
+        lock(&self.free).push(handle);
     }
 
     /// The generation of a scope.
@@ -304,8 +293,9 @@ impl FastPath {
 
     /// Kernel memory of the tables that grow with the number of flows.
     pub fn bytes(&self) -> usize {
-        let flows = self.records.len();
-        flows * FLOW_BYTES + 2 * BUCKET_BYTES * flows.next_power_of_two()
+        let (mask6, mask4) = self.keys.masks();
+        let lines = (mask6 as usize + 1) + (mask4 as usize + 1);
+        size_of_val(&**self.records) + lines * size_of::<Line>()
     }
 
     /// Takes programs and maps out of the kernel. The maps live on until this is dropped.
@@ -317,6 +307,18 @@ impl FastPath {
     pub fn program(&self, side: Side) -> io::Result<OwnedFd> {
         load::program(&mut lock(&self.programs), side)
     }
+}
+
+/// The seed that is there, or a new one.
+fn seed(board: &Board) -> u64 {
+    if board.seed() == 0 {
+        let mut bytes = [0; 8];
+        // What the kernel's generator cannot give yet is no reason to have no fast path.
+        let _ =
+            std::fs::File::open("/dev/urandom").and_then(|mut f| io::Read::read_exact(&mut f, &mut bytes));
+        board.set_seed(u64::from_ne_bytes(bytes) | 1);
+    }
+    board.seed()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
