@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use sampan::lab::plan::{SERVER, TUN};
+use sampan::lab::tool::until;
 use serde_json::Value;
 
 use crate::support::{SAMPAN, Stream, TestLab};
@@ -80,9 +81,9 @@ fn ssh(lab: &mut TestLab) -> Vec<String> {
 }
 
 /// Sends datagrams of `len` bytes from one socket of a client and back, one at a time; how many came back unharmed.
-fn echoes(lab: &TestLab, len: usize, count: usize) -> usize {
+fn echoes(lab: &TestLab, port: u16, len: usize, count: usize) -> usize {
     let client = lab.udp("client1", "[::]:0".parse::<SocketAddr>().unwrap());
-    let to = SocketAddr::new(lab.embed(SERVER).into(), ECHO);
+    let to = SocketAddr::new(lab.embed(SERVER).into(), port);
     let question: Vec<u8> = (0..len).map(|at| at as u8).collect();
     let mut answer = vec![0; len + 1];
     (0..count)
@@ -104,7 +105,18 @@ fn ssh_to_the_box_a_large_ping_to_it_and_translation_work_together() {
     reserve(&lab);
     lab.restart_gateway().unwrap();
     let ssh = ssh(&mut lab);
-    lab.start("server", "echo", &["socat", "-b", "65536", &format!("UDP4-LISTEN:{ECHO},fork"), "EXEC:cat"]);
+    // One for each flow: a listener that two flows reach at once mixes up their first datagrams.
+    for port in [ECHO, ECHO + 1] {
+        let name = format!("echo{port}");
+        lab.start(
+            "server",
+            &name,
+            &["socat", "-b", "65536", &format!("UDP4-LISTEN:{port},fork"), "EXEC:cat"],
+        );
+        let port = format!("sport = :{port}");
+        let listens = || !lab.on("server", &["ss", "-Huln", &port]).is_empty();
+        assert!(until(Duration::from_secs(10), listens).unwrap());
+    }
     let before = handed_back(&lab);
     thread::scope(|scope| {
         let lab = &lab;
@@ -124,8 +136,8 @@ fn ssh_to_the_box_a_large_ping_to_it_and_translation_work_together() {
                 ping(lab, "gw", &SERVER.to_string(), &["-c", "30", "-e", "50000", "-s", LARGE])
             }),
         ];
-        let small = scope.spawn(move || echoes(lab, 100, 1000));
-        let large = scope.spawn(move || echoes(lab, 9000, 100));
+        let small = scope.spawn(move || echoes(lab, ECHO, 100, 1000));
+        let large = scope.spawn(move || echoes(lab, ECHO + 1, 9000, 100));
         let loads: Vec<Stream> = (0..3).map(|_| lab.download("client1", lab.embed(SERVER))).collect();
         let own = lab.on(
             "gw",
