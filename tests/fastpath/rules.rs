@@ -194,6 +194,98 @@ fn a_successor_takes_the_rules_over() {
     });
 }
 
+/// Every rule of these ports is found from both sides, and no packet is another one's.
+fn each_is_found(bench: &Bench, mirror: &dyn Mirror, handles: &[(u16, u32)]) {
+    for (port, _) in handles {
+        assert_eq!((bench.word(&up(*port)), bench.word(&down(*port))), (REDIRECT, REDIRECT), "{port}");
+    }
+    for (port, handle) in handles {
+        let seen = mirror.seen(*handle).unwrap();
+        assert_eq!((seen.from6.packets, seen.from4.packets), (1, 1), "{port}");
+    }
+}
+
+#[test]
+fn a_full_table_is_found_though_entries_look_alike() {
+    alone(|| {
+        let bench = Bench::new(|_| {});
+        let mut mirror = bench.mirror();
+        // Eight bits in lines of four: some twenty pairs in each direction have equal ones.
+        let handles: Vec<_> = (1..=4096)
+            .map(|port| (port, mirror.install(now(), &rule(port), &FlowWitness::default(), 0).unwrap()))
+            .collect();
+        each_is_found(&bench, &*mirror, &handles);
+        assert_eq!((bench.word(&up(4097)), bench.word(&down(4097))), (PASS, PASS));
+        for (_, handle) in handles {
+            mirror.remove(now(), handle).unwrap();
+        }
+        for name in ["index6", "index4"] {
+            assert!(lines(&bench, name).iter().all(|line| line.unwrap() == [0; 16]), "{name}");
+        }
+    });
+}
+
+/// The index as the kernel has it.
+fn lines(bench: &Bench, name: &str) -> Array<MapData, [u32; 16]> {
+    Map::Array(MapData::from_pin(bench.pins.join(name)).unwrap()).try_into().unwrap()
+}
+
+#[test]
+fn flows_of_a_full_line_are_found_in_the_next_one() {
+    alone(|| {
+        let bench = Bench::new(|config| config.max_flows = 64);
+        let mut mirror = bench.mirror();
+        // Every second line is full of what leads nowhere.
+        let mut junk = [0x00ff_ffff; 16];
+        junk[15] = 0;
+        for name in ["index6", "index4"] {
+            let mut lines = lines(&bench, name);
+            for at in (0..lines.len()).step_by(2) {
+                lines.set(at, junk, 0).unwrap();
+            }
+        }
+        let handles: Vec<_> = (1..=40)
+            .map(|port| (port, mirror.install(now(), &rule(port), &FlowWitness::default(), 0).unwrap()))
+            .collect();
+        let spilled = |name| lines(&bench, name).iter().map(|line| line.unwrap()[15]).sum::<u32>();
+        assert!(spilled("index6") > 0 && spilled("index4") > 0);
+        each_is_found(&bench, &*mirror, &handles);
+        assert_eq!(mirror.install(now(), &rule(40), &FlowWitness::default(), 0), None, "twice");
+        for (port, handle) in handles {
+            mirror.remove(now(), handle).unwrap();
+            assert_eq!((bench.word(&up(port)), bench.word(&down(port))), (PASS, PASS), "{port}");
+        }
+        assert_eq!((spilled("index6"), spilled("index4")), (0, 0));
+    });
+}
+
+#[test]
+fn what_a_killed_process_left_half_done_is_taken_back() {
+    alone(|| {
+        let mut bench = Bench::new(|config| config.max_flows = 2);
+        let mut mirror = bench.mirror();
+        let [half, whole] =
+            [1, 2].map(|port| mirror.install(now(), &rule(port), &FlowWitness::default(), 0).unwrap());
+        drop(mirror);
+        let map = Map::Array(MapData::from_pin(bench.pins.join("records")).unwrap());
+        let mut records: Array<_, [u8; 128]> = map.try_into().unwrap();
+        let mut record = records.get(&half, 0).unwrap();
+        // Changing: entries are there, the rule does not hold.
+        record[47] = 1;
+        records.set(half, record, 0).unwrap();
+        assert_eq!((bench.word(&up(1)), bench.word(&up(2))), (PASS, REDIRECT));
+        bench.restart();
+        assert_eq!(bench.fast_path.records().map(|record| record.handle).collect::<Vec<_>>(), [whole]);
+        let entries = |name| {
+            let found: Vec<_> = lines(&bench, name).iter().flat_map(Result::unwrap).collect();
+            found.iter().filter(|entry| **entry != 0).count()
+        };
+        assert_eq!((entries("index6"), entries("index4")), (1, 1));
+        assert_eq!(bench.mirror().install(now(), &rule(1), &FlowWitness::default(), 0), Some(half));
+        assert_eq!((bench.word(&up(1)), bench.word(&up(2))), (REDIRECT, REDIRECT));
+    });
+}
+
 #[test]
 fn maps_of_another_layout_are_left_alone() {
     alone(|| {
