@@ -342,29 +342,37 @@ fn connections_are_bounded_as_configured() {
     let lab = TestLab::with(|options| {
         let dir = files.path().display();
         options.config_extra = format!(
-            "\n[dns64.connections]\nper-client = 2\nidle = 1\nhandshake = 1\n\
+            "\n[dns64.connections]\nper-client = 2\nidle = 4\nhandshake = 3\n\
              [dns64.tls]\ncertificate = \"{dir}/certificate.pem\"\nkey = \"{dir}/key.pem\"\nlisten = [\"::\"]\n"
         );
     });
     let gateway = lab.plan().gateway6;
-    let connect = |port: u16| {
-        let stream =
-            lab.node("client1").netns().run(|| TcpStream::connect((gateway, port))).unwrap().unwrap();
-        // The usual bounds are 10 s and 5 s.
-        stream.set_read_timeout(Some(Duration::from_secs(4))).unwrap();
-        stream
-    };
-    let is_closed = |mut stream: TcpStream| match stream.read(&mut [0]) {
-        Ok(read) => read == 0,
-        Err(error) => error.kind() == ErrorKind::ConnectionReset,
-    };
-    let [plain, tls, too_many] = [53, 853, 53].map(connect);
-    assert!(is_closed(too_many) && is_closed(plain) && is_closed(tls));
-    let status = lab.sampan(&["status", "--json"]).unwrap().check().unwrap();
-    let status: Value = serde_json::from_str(&status).unwrap();
+    let connect =
+        |port: u16| lab.node("client1").netns().run(|| TcpStream::connect((gateway, port))).unwrap().unwrap();
     let counter = |name: &str| {
+        let status = lab.sampan(&["status", "--json"]).unwrap().check().unwrap();
+        let status: Value = serde_json::from_str(&status).unwrap();
         let counters = status["dns64"]["counters"].as_array().unwrap();
         counters.iter().find(|counter| counter["name"] == name).unwrap()["value"].as_u64().unwrap()
     };
+    let is_closed = |mut stream: TcpStream, seconds: u64| {
+        stream.set_read_timeout(Some(Duration::from_secs(seconds))).unwrap();
+        match stream.read(&mut [0]) {
+            Ok(read) => read == 0,
+            Err(error) => error.kind() == ErrorKind::ConnectionReset,
+        }
+    };
+    let plain = connect(53);
+    let tls = connect(853);
+    // Each port accepts by itself: only when both are in is it known who is the third.
+    let begin = Instant::now();
+    while counter("tcp_connections") < 2 {
+        assert!(begin.elapsed() < Duration::from_secs(2), "neither refused nor served");
+    }
+    let too_many = connect(53);
+    // The usual bounds are 10 s idle and 5 s for a handshake.
+    assert!(is_closed(too_many, 2), "the third connection was served");
+    assert!(is_closed(tls, 4), "a handshake that never came did not end");
+    assert!(is_closed(plain, 3), "an idle connection stayed");
     assert_eq!((counter("tcp_refused"), counter("tls_failed")), (1, 1));
 }
