@@ -19,6 +19,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "fastpath.h"
+#include "mix.h"
 
 #define AF_INET 2
 #define AF_INET6 10
@@ -122,12 +123,6 @@ struct run {
 };
 
 #include "shared.h"
-
-static __always_inline __u64 mix(__u64 hash, __u32 word)
-{
-	hash = (hash ^ word) * 0x9e3779b97f4a7c15ULL;
-	return hash ^ hash >> 32;
-}
 
 /*
  * Hands a packet up to the daemon, unless its subscriber has sent more of that kind than is allowed: else a flood of one

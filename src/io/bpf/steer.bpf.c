@@ -10,6 +10,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "steer.h"
+#include "mix.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -18,12 +19,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct steering);
 } steering SEC(".maps");
-
-static __always_inline __u64 mix(__u64 hash, __u32 word)
-{
-	hash = (hash ^ word) * 0x9e3779b97f4a7c15ULL;
-	return hash ^ hash >> 32;
-}
 
 SEC("socket")
 int sampan_steer(struct __sk_buff *skb)

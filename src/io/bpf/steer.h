@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
-/* What the steering program and the workers share; src/io/steering.rs says the same in Rust, and a test compares both. */
+/*
+ * What the steering program and the workers share; src/io/steering.rs says the same in Rust; where the
+ * two disagree packets cross, which tests/netns counts.
+ */
 #ifndef SAMPAN_STEER_H
 #define SAMPAN_STEER_H
 
