@@ -108,13 +108,7 @@ mod tests {
     fn the_same_files_read_again_are_the_same() {
         let dir = tempfile::tempdir().unwrap();
         let [certificate, key] = ["certificate", "key"].map(|name| dir.path().join(name));
-        let tls = TlsPlan {
-            listen: Vec::new(),
-            https: Vec::new(),
-            https_path: String::new(),
-            certificate: certificate.clone(),
-            key: key.clone(),
-        };
+        let tls = TlsPlan::of_files(&certificate, &key);
         let made = || {
             let pair = rcgen::generate_simple_self_signed(vec!["dns.example".to_owned()]).unwrap();
             std::fs::write(&certificate, pair.cert.pem()).unwrap();

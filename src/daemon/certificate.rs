@@ -102,13 +102,7 @@ mod tests {
     fn files_are_read_once_they_rest_and_once_only() {
         let dir = tempfile::tempdir().unwrap();
         let [certificate, key] = ["certificate", "key"].map(|name| dir.path().join(name));
-        let tls = TlsPlan {
-            listen: Vec::new(),
-            https: Vec::new(),
-            https_path: String::new(),
-            certificate: certificate.clone(),
-            key: key.clone(),
-        };
+        let tls = TlsPlan::of_files(&certificate, &key);
         let mut watch = Watch::default();
         let mut look = || watch.wants_reading(Stamp::of(&tls));
         assert!(look(), "missing files, too, are tried once");

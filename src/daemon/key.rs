@@ -1,11 +1,12 @@
 //! The key file: 16 random bytes as 32 hexadecimal digits, made when it is missing.
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::error::StartError;
+use crate::io::random;
 use crate::nat64::settings::Key;
 
 /// Reads the key, or makes one that only the owner can read.
@@ -16,13 +17,6 @@ pub fn read_or_make(path: &Path) -> Result<Key, StartError> {
         Err(e) if e.kind() == ErrorKind::NotFound => make(path).map_err(|e| failed(e.to_string())),
         Err(e) => Err(failed(e.to_string())),
     }
-}
-
-/// Random bytes from the kernel.
-pub fn random<const N: usize>() -> io::Result<[u8; N]> {
-    let mut bytes = [0; N];
-    fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(bytes)
 }
 
 fn make(path: &Path) -> io::Result<Key> {

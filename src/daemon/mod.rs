@@ -45,7 +45,7 @@ use crate::control::plan::{Nat64Plan, Plan, SiitPlan, TranslatorPlan};
 use crate::io::netlink::{self, EthernetLinks, Netlink, NetlinkError, Wanted};
 use crate::io::steering::{self, Notes};
 use crate::io::tun::{self, TunQueue};
-use crate::io::{fastpath, heap};
+use crate::io::{fastpath, heap, random};
 use crate::nat64::settings::{Hops, Key, Mtu};
 use crate::siit::{self, Siit};
 use crate::text::Lang;
@@ -211,7 +211,7 @@ async fn compose(plan: Plan, config: &Path, part: Part) -> Result<(), StartError
             settings.mss_clamp = settings.mss_clamp.map(|_| mss::fitting(narrow.v6, narrow.v4));
             let mut translators = Vec::new();
             for worker in 0..workers {
-                let seed = u64::from_ne_bytes(key::random().map_err(system)?);
+                let seed = u64::from_ne_bytes(random().map_err(system)?);
                 let place = siit::Place { worker, workers, seed };
                 let mut siit = Siit::new(settings.clone(), place, now());
                 siit.set_own_addresses(own.clone());

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::fast::Fast;
 use super::journal::{self, Opened, Writer};
-use super::key;
 use super::now;
+use crate::io::random;
 use crate::nat64::engine::{Engine, Place};
 use crate::nat64::event::Stream;
 use crate::nat64::journal::Held;
@@ -56,7 +56,7 @@ impl Prepared {
         let mut engines = Vec::with_capacity(workers.into());
         let mut unclaimed: Vec<Held> = Vec::new();
         for worker in 0..workers {
-            let seed = u64::from_ne_bytes(key::random()?);
+            let seed = u64::from_ne_bytes(random()?);
             let place = Place { worker, steering: steering.clone(), pool: pool.clone(), seed };
             let mut engine = Engine::new(settings.clone(), place, now());
             engine.set_ledger(ledger.clone());

@@ -12,10 +12,18 @@ pub mod steering;
 pub mod tun;
 pub mod vnet;
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 
 use crate::verdict::DropReason;
 use crate::wire::packet::PacketBuf;
+
+/// Bytes that nobody can guess, from the kernel.
+pub fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
 
 /// Where a worker's packets come from and go to.
 pub trait Device {

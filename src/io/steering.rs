@@ -2,8 +2,7 @@
 //! remember comes to any worker, which passes it on: two threads wake for one packet. A small program
 //! (`src/io/bpf/steer.bpf.c`) knows better: it reads what workers have noted when they passed something on.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::net::Ipv6Addr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -14,6 +13,7 @@ use aya::programs::SocketFilter;
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 
 use super::fastpath::{Mapped, Shared};
+use super::random;
 use super::tun::TunQueue;
 use crate::addr::Prefix6;
 
@@ -67,9 +67,7 @@ impl Notes {
             return Err(io::ErrorKind::NotFound.into());
         };
         let board = Mapped::<Board>::new(&map.fd(), 1)?;
-        let mut bytes = [0; 8];
-        File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-        let seed = u64::from_ne_bytes(bytes);
+        let seed = u64::from_ne_bytes(random()?);
         let port_shift = u32::from(port_shift & 15);
         let mask = Prefix6::covering(Ipv6Addr::from_bits(u128::MAX), subscriber_len).addr().octets();
         let [there] = &*board else { return Err(io::ErrorKind::InvalidData.into()) };

@@ -210,6 +210,15 @@ pub struct TlsPlan {
     pub key: PathBuf,
 }
 
+#[cfg(test)]
+impl TlsPlan {
+    /// With these files and nowhere to answer.
+    pub(crate) fn of_files(certificate: &Path, key: &Path) -> Self {
+        let (certificate, key) = (certificate.to_owned(), key.to_owned());
+        Self { listen: Vec::new(), https: Vec::new(), https_path: String::new(), certificate, key }
+    }
+}
+
 /// Bounds of the connections of DNS clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionsPlan {

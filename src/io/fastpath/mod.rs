@@ -312,11 +312,8 @@ impl FastPath {
 /// The seed that is there, or a new one.
 fn seed(board: &Board) -> u64 {
     if board.seed() == 0 {
-        let mut bytes = [0; 8];
         // What the kernel's generator cannot give yet is no reason to have no fast path.
-        let _ =
-            std::fs::File::open("/dev/urandom").and_then(|mut f| io::Read::read_exact(&mut f, &mut bytes));
-        board.set_seed(u64::from_ne_bytes(bytes) | 1);
+        board.set_seed(super::random().map_or(0, u64::from_ne_bytes) | 1);
     }
     board.seed()
 }
