@@ -3,6 +3,8 @@
 //!
 //! Names of keys, counters, commands and JSON fields are the same in both languages and never pass through here.
 
+use std::fmt::Display;
+
 /// A language that the program speaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Lang {
@@ -109,10 +111,13 @@ macro_rules! faults {
             #[allow(clippy::useless_format, unused_variables)]
             pub fn what(&self, lang: $crate::text::Lang) -> String {
                 match self {
-                    $(Self::$variant $({ $($arg),+ })? => match lang {
-                        $crate::text::Lang::En => format!($en),
-                        $crate::text::Lang::Vi => format!($vi),
-                    },)+
+                    $(Self::$variant $({ $($arg),+ })? => {
+                        $($(let $arg = $crate::text::Said::said($arg, lang);)+)?
+                        match lang {
+                            $crate::text::Lang::En => format!($en),
+                            $crate::text::Lang::Vi => format!($vi),
+                        }
+                    })+
                 }
             }
 
@@ -120,14 +125,52 @@ macro_rules! faults {
             #[allow(clippy::useless_format, unused_variables)]
             pub fn remedy(&self, lang: $crate::text::Lang) -> String {
                 match self {
-                    $(Self::$variant $({ $($arg),+ })? => match lang {
-                        $crate::text::Lang::En => format!($en_remedy),
-                        $crate::text::Lang::Vi => format!($vi_remedy),
-                    },)+
+                    $(Self::$variant $({ $($arg),+ })? => {
+                        $($(let $arg = $crate::text::Said::said($arg, lang);)+)?
+                        match lang {
+                            $crate::text::Lang::En => format!($en_remedy),
+                            $crate::text::Lang::Vi => format!($vi_remedy),
+                        }
+                    })+
                 }
             }
         }
     };
+}
+
+/// What a fault's text shows of an argument.
+pub trait Said {
+    /// The argument in `lang`.
+    fn said(&self, lang: Lang) -> impl Display;
+}
+
+impl<T: Display> Said for T {
+    fn said(&self, _: Lang) -> impl Display {
+        self
+    }
+}
+
+/// A text in both languages, as an argument of another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Both {
+    en: String,
+    vi: String,
+}
+
+impl Both {
+    /// What `say` says.
+    pub fn of(say: impl Fn(Lang) -> String) -> Self {
+        Self { en: say(Lang::En), vi: say(Lang::Vi) }
+    }
+}
+
+impl Said for Both {
+    fn said(&self, lang: Lang) -> impl Display {
+        match lang {
+            Lang::En => &self.en,
+            Lang::Vi => &self.vi,
+        }
+    }
 }
 
 /// `UnknownKey` → `unknown-key`.

@@ -16,7 +16,7 @@ use crate::control::plan::{ConnectionsPlan, DnsPlan};
 use crate::control::problem::{Problem, Problems};
 use crate::dns64::{self, Class};
 use crate::io::dns_net::{Bound, Change, Config, Limits, ListenSettings, Shared, UnitRow, bind, run};
-use crate::text::Lang;
+use crate::text::Both;
 
 /// Open sockets and settings, not yet served.
 pub struct Prepared {
@@ -56,7 +56,7 @@ impl Prepared {
         let mut problems = Problems::default();
         let certificates = certificates::read(plan, &mut problems);
         if let Some(error) = problems.into_sorted().0.into_iter().find(Problem::is_error) {
-            return Err(StartError::Certificate { reason: error.view(Lang::En).message });
+            return Err(StartError::Certificate { reason: Both::of(|lang| error.view(lang).message) });
         }
         let config = Config {
             dns64: plan.settings.clone(),

@@ -1,6 +1,7 @@
 //! Why the gateway cannot start or go on: cause, place, remedy, in both languages.
 
 use crate::faults;
+use crate::text::Both;
 
 faults! {
     /// Why `sampan run` ended.
@@ -30,17 +31,17 @@ faults! {
                 => "it holds 32 hexadecimal digits and belongs to root; set nat64.key-file, or remove the file to get a new key"
             vi "không dùng được tệp khóa {file}: {reason}"
                 => "tệp gồm 32 chữ số thập lục phân và thuộc về root; đặt nat64.key-file, hoặc xóa tệp để có khóa mới";
-        AdminDirectory { path: String, reason: String }
+        AdminDirectory { path: String, reason: Both }
             en "no admin socket at {path}: {reason}"
                 => "run as root, and let the directory of admin.socket be writable for root"
             vi "không có socket quản trị tại {path}: {reason}"
                 => "chạy bằng root và để root ghi được vào thư mục của admin.socket";
-        Admin { path: String, reason: String }
+        Admin { path: String, reason: Both }
             en "no admin socket at {path}: {reason}"
                 => "stop the sampan that runs there (`sampan stop`), or give this one its own admin.socket and tun.name"
             vi "không có socket quản trị tại {path}: {reason}"
                 => "dừng sampan đang chạy ở đó (`sampan stop`), hoặc đặt admin.socket và tun.name riêng cho bản này";
-        Certificate { reason: String }
+        Certificate { reason: Both }
             en "no DNS over TLS: {reason}"
                 => "see `sampan check`"
             vi "không có DNS qua TLS: {reason}"
@@ -65,12 +66,12 @@ faults! {
                 => "start as root, or with CAP_NET_ADMIN, CAP_NET_BIND_SERVICE, CAP_SETUID and CAP_SETGID"
             vi "không hạ được đặc quyền: {reason}"
                 => "khởi động bằng root, hoặc với CAP_NET_ADMIN, CAP_NET_BIND_SERVICE, CAP_SETUID và CAP_SETGID";
-        Fastpath { reason: String, remedy: String }
+        Fastpath { reason: Both, remedy: Both }
             en "no fast path, and fastpath.mode is \"require\": {reason}"
                 => "{remedy}; or set fastpath.mode = \"auto\""
             vi "không có đường nhanh, mà fastpath.mode là \"require\": {reason}"
                 => "{remedy}; hoặc đặt fastpath.mode = \"auto\"";
-        SharedAddress { address: String, reason: String, remedy: String }
+        SharedAddress { address: String, reason: Both, remedy: Both }
             en "pool4 shares {address} with this machine, which takes the fast path, and there is none: {reason}"
                 => "{remedy}; or give pool4 an address that no machine has"
             vi "pool4 dùng chung {address} với máy này nên cần đường nhanh, mà không có: {reason}"
@@ -93,8 +94,19 @@ faults! {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use crate::text::Lang;
+
+    #[test]
+    fn a_reason_is_in_the_language_of_the_rest() {
+        let both = |en: &str, vi: &str| Both::of(|lang| if lang == Lang::En { en } else { vi }.to_owned());
+        let error = StartError::Fastpath { reason: both("why", "tại sao"), remedy: both("do", "làm") };
+        assert!(error.what(Lang::En).ends_with(": why") && error.remedy(Lang::En).starts_with("do;"));
+        assert!(error.what(Lang::Vi).ends_with(": tại sao") && error.remedy(Lang::Vi).starts_with("làm;"));
+    }
+
     #[test]
     fn both_languages_are_complete() {
-        crate::text::check_catalogue(super::StartError::CATALOGUE);
+        crate::text::check_catalogue(StartError::CATALOGUE);
     }
 }

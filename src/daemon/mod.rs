@@ -48,7 +48,7 @@ use crate::io::tun::{self, TunQueue};
 use crate::io::{fastpath, heap, random};
 use crate::nat64::settings::{Hops, Key, Mtu};
 use crate::siit::{self, Siit};
-use crate::text::Lang;
+use crate::text::{Both, Lang};
 use crate::time::Instant;
 use crate::xlat::mss;
 
@@ -115,8 +115,10 @@ fn open_fast_path(
     workers: u16,
 ) -> Result<Result<Fast, WhyNot>, StartError> {
     let opened = Fast::open(plan, links, tun, mtu, workers);
+    let reason = |why: &WhyNot| Both::of(|lang| why.what(lang));
+    let remedy = |why: &WhyNot| Both::of(|lang| why.remedy(lang));
     if let (Err(why), Some((address, _))) = (&opened, plan.shared().first()) {
-        let (address, reason, remedy) = (address.to_string(), why.what(Lang::En), why.remedy(Lang::En));
+        let (address, reason, remedy) = (address.to_string(), reason(why), remedy(why));
         return Err(StartError::SharedAddress { address, reason, remedy });
     }
     match &opened {
@@ -125,8 +127,7 @@ fn open_fast_path(
             tracing::info!(flows, mib = fast.bytes() / (1 << 20), inside, outside, "fast path");
         }
         Err(why) if plan.fastpath.mode == FastMode::Require => {
-            let (reason, remedy) = (why.what(Lang::En), why.remedy(Lang::En));
-            return Err(StartError::Fastpath { reason, remedy });
+            return Err(StartError::Fastpath { reason: reason(why), remedy: remedy(why) });
         }
         Err(why) if why.is_wanted() => tracing::info!("no fast path: {}", why.what(Lang::En)),
         Err(why) => {
@@ -332,7 +333,7 @@ async fn compose(plan: Plan, config: &Path, part: Part) -> Result<(), StartError
 /// The socket for the commands. Who becomes another user later shares it with that user's group.
 fn bind_admin(path: &Path) -> Result<admin::Listener, StartError> {
     privileges::as_group(|| admin::bind(path)).map_err(|e| {
-        let (path, reason) = (e.path.display().to_string(), e.fault.what(Lang::En));
+        let (path, reason) = (e.path.display().to_string(), Both::of(|lang| e.fault.what(lang)));
         match e.fault {
             BindFault::Refused { .. } => StartError::AdminDirectory { path, reason },
             BindFault::InUse | BindFault::NotASocket => StartError::Admin { path, reason },
