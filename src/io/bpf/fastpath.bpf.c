@@ -448,6 +448,18 @@ static __always_inline int rewrite_l4(struct run *run, __u32 l4, __u8 protocol, 
 	return bpf_skb_store_bytes(skb, l4, &ports, sizeof(ports), 0);
 }
 
+/* Where the translated packet goes, as if it had come out of the TUN: `found` says how well that is known. */
+static __always_inline int find_route(struct run *run, struct bpf_fib_lookup *fib, int *found)
+{
+	fib->ifindex = run->config->tun ? run->config->tun : run->skb->ifindex;
+	*found = bpf_fib_lookup(run->skb, fib, sizeof(*fib), 0);
+	if (*found == BPF_FIB_LKUP_RET_FRAG_NEEDED)
+		return UP_TOO_BIG;
+	if (*found != BPF_FIB_LKUP_RET_SUCCESS && *found != BPF_FIB_LKUP_RET_NO_NEIGH)
+		return UP_ROUTE;
+	return fib->ifindex == run->config->tun ? UP_ROUTE : 0;
+}
+
 /* The packet is what it shall be: out with it. */
 static __always_inline int send(struct run *run, const struct bpf_fib_lookup *fib, int found, __u16 proto)
 {
@@ -637,15 +649,12 @@ int sampan_v6(struct __sk_buff *skb)
 	fib.sport = record->port4;
 	fib.dport = record->peer_port;
 	fib.tot_len = segment;
-	fib.ifindex = run.config->tun ? run.config->tun : skb->ifindex;
 	fib.tos = traffic_class;
 	fib.ipv4_src = ip.saddr;
 	fib.ipv4_dst = ip.daddr;
-	found = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
-	if (found == BPF_FIB_LKUP_RET_FRAG_NEEDED)
-		return up(&run, UP_TOO_BIG, 0);
-	if ((found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH) || fib.ifindex == run.config->tun)
-		return up(&run, UP_ROUTE, 0);
+	problem = find_route(&run, &fib, &found);
+	if (problem)
+		return up(&run, problem, 0);
 
 	tick = run.now >> TICK_SHIFT;
 	if (protocol == IPPROTO_TCP) {
@@ -797,15 +806,12 @@ int sampan_v4(struct __sk_buff *skb)
 	fib.sport = record->peer_port;
 	fib.dport = record->port6;
 	fib.tot_len = segment;
-	fib.ifindex = run.config->tun ? run.config->tun : skb->ifindex;
 	fib.flowinfo = bpf_htonl((__u32)traffic_class << 20);
 	__builtin_memcpy(fib.ipv6_src, record->dst6, 16);
 	__builtin_memcpy(fib.ipv6_dst, record->src6, 16);
-	found = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
-	if (found == BPF_FIB_LKUP_RET_FRAG_NEEDED)
-		return up(&run, UP_TOO_BIG, 0);
-	if ((found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH) || fib.ifindex == run.config->tun)
-		return up(&run, UP_ROUTE, 0);
+	problem = find_route(&run, &fib, &found);
+	if (problem)
+		return up(&run, problem, 0);
 
 	tick = run.now >> TICK_SHIFT;
 	if (protocol == IPPROTO_TCP) {
