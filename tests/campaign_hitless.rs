@@ -53,7 +53,7 @@ fn main() -> ExitCode {
         0 => loss_free / 2.0,
         hundredths => hundredths as f64 / 100.0,
     };
-    let size = Size { flows, rate, time: Duration::from_secs(number("SAMPAN_SECONDS", 60)) };
+    let size = Size { flows, hosts: 1, rate, time: Duration::from_secs(number("SAMPAN_SECONDS", 60)) };
     let reloads = number("SAMPAN_RELOADS", 1_000) as usize;
     let other = std::env::var("SAMPAN_OTHER").map_or_else(|_| PathBuf::from(SAMPAN), PathBuf::from);
     let events = [
@@ -100,7 +100,7 @@ fn main() -> ExitCode {
 fn search(flows: usize) -> (f64, Vec<Value>) {
     let mut trials = Vec::new();
     let mut carries = |rate: f64| {
-        let outcome = once(Size { flows, rate, time: TRIAL }, &Event::Nothing, Path::new(SAMPAN));
+        let outcome = once(Size { flows, hosts: 1, rate, time: TRIAL }, &Event::Nothing, Path::new(SAMPAN));
         let broken = outcome.udp_lost + outcome.tcp_reset + outcome.tcp_incomplete;
         let loss_free = broken == 0 && outcome.pace >= rate * REACHED;
         let trial = json!({"rate_of_a_flow": rate, "reached": outcome.pace, "lost_or_broken": broken, "loss_free": loss_free});
@@ -152,6 +152,7 @@ fn row(round: u64, name: &str, outcome: &Outcome, holds: bool) -> Value {
         "pace": outcome.pace,
         "mappings": outcome.mappings,
         "changed": outcome.changed,
+        "udp_changed": outcome.udp_changed,
         "riding": outcome.riding,
         "new_flow_ms": outcome.new_flow.map(|time| time.as_millis() as u64),
         "holds": holds,

@@ -14,7 +14,7 @@ use crate::hitless::{self, Event, Size};
 use crate::support::{SAMPAN, TestLab};
 
 /// A laboratory with these lines in the table of the fast path.
-fn lab(lines: &str) -> TestLab {
+pub fn lab(lines: &str) -> TestLab {
     TestLab::with(|options| options.fast_path = Some(format!("{lines}\n")))
 }
 
@@ -24,7 +24,7 @@ fn json(lab: &TestLab, command: &[&str]) -> Value {
 }
 
 /// A counter of the programs.
-fn counter(lab: &TestLab, name: &str) -> u64 {
+pub fn counter(lab: &TestLab, name: &str) -> u64 {
     let status = json(lab, &["status"]);
     let counters = status["fastpath"]["counters"].as_array();
     // There are none where there is no fast path.
@@ -33,12 +33,12 @@ fn counter(lab: &TestLab, name: &str) -> u64 {
 }
 
 /// What the workers have translated. They receive more: the kernel itself says this and that on every device.
-fn came_up(lab: &TestLab) -> u64 {
+pub fn came_up(lab: &TestLab) -> u64 {
     let status = json(lab, &["status"]);
     status["workers"].as_array().unwrap().iter().map(|w| w["translated"].as_u64().unwrap()).sum()
 }
 
-fn paths(lab: &TestLab, port: u16) -> Vec<String> {
+pub fn paths(lab: &TestLab, port: u16) -> Vec<String> {
     let rows = json(lab, &["sessions", "--all", "--port", &port.to_string()]);
     rows["rows"].as_array().unwrap().iter().map(|row| row["path"].as_str().unwrap().to_owned()).collect()
 }
@@ -51,7 +51,7 @@ fn why_not(lab: &TestLab) -> String {
 }
 
 /// Question and answer, so many times.
-fn talk(lab: &TestLab, port: u16, times: usize) {
+pub fn talk(lab: &TestLab, port: u16, times: usize) {
     let server = lab.udp("server", (SERVER, port));
     let client = lab.udp("client1", "[::]:0".parse::<SocketAddr>().unwrap());
     let to = SocketAddr::new(lab.embed(SERVER).into(), port);
@@ -242,7 +242,7 @@ fn the_firewall_that_we_ship_lets_connections_open_and_end_in_every_mode() {
 #[test]
 fn flows_go_on_without_a_gateway_and_its_successor_takes_them_over() {
     let mut lab = lab("mode = \"require\"");
-    let size = Size { flows: 40, rate: 20.0, time: Duration::from_secs(6) };
+    let size = Size { flows: 40, hosts: 1, rate: 20.0, time: Duration::from_secs(6) };
     let outcome = hitless::run(&mut lab, size, &Event::Kill(Duration::from_secs(2)));
     assert_eq!((outcome.tcp_reset, outcome.tcp_incomplete, outcome.changed), (0, 0, 0), "{outcome:?}");
     // The flow that is opened afterwards rides, too, where it has to ask more than once.
@@ -256,7 +256,7 @@ fn flows_go_on_without_a_gateway_and_its_successor_takes_them_over() {
 #[test]
 fn reloads_are_not_felt() {
     let mut lab = lab("mode = \"require\"");
-    let size = Size { flows: 20, rate: 20.0, time: Duration::from_secs(4) };
+    let size = Size { flows: 20, hosts: 1, rate: 20.0, time: Duration::from_secs(4) };
     let outcome = hitless::run(&mut lab, size, &Event::Reloads(20));
     assert_eq!((outcome.tcp_reset, outcome.tcp_incomplete, outcome.changed), (0, 0, 0), "{outcome:?}");
     assert!(outcome.udp_lost * 50 < outcome.udp_sent && outcome.riding == 40, "{outcome:?}");

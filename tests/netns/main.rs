@@ -31,6 +31,7 @@ mod fastpath;
 mod flood;
 mod health;
 mod lifecycle;
+mod links;
 mod policy;
 mod ra;
 mod route;

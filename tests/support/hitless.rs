@@ -12,10 +12,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::RcvBufForce;
 use nix::unistd::Pid;
-use sampan::lab::plan::SERVER;
+use sampan::lab::plan::{Plan, SERVER};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpSocket, UdpSocket};
 use tokio::time::{MissedTickBehavior, interval_at, timeout};
 
 use crate::support::TestLab;
@@ -30,6 +30,8 @@ const REST: Duration = Duration::from_secs(3);
 pub struct Size {
     /// Connections, and as many UDP flows.
     pub flows: usize,
+    /// Addresses of the client that have them.
+    pub hosts: usize,
     /// Questions of each flow per second.
     pub rate: f64,
     /// From the moment when all flows are open.
@@ -68,6 +70,8 @@ pub struct Outcome {
     /// Mappings before the event, and those of them that are not there any more at the end.
     pub mappings: usize,
     pub changed: usize,
+    /// Of these, those of UDP.
+    pub udp_changed: usize,
     /// From the start of the new process until a flow that was not there before gets its first answer.
     pub new_flow: Option<Duration>,
     /// Flows that the fast path carries at the end.
@@ -96,6 +100,12 @@ pub fn run(lab: &mut TestLab, size: Size, event: &Event) -> Outcome {
         reset: zero(),
         incomplete: zero(),
     });
+    for host in 0..size.hosts {
+        lab.on(
+            "client1",
+            &["ip", "address", "add", &format!("{}/64", address(host)), "dev", "eth0", "nodad"],
+        );
+    }
     let server = serve(lab, &shared);
     let client = ask(lab, size, &shared);
     let since = Instant::now();
@@ -112,6 +122,7 @@ pub fn run(lab: &mut TestLab, size: Size, event: &Event) -> Outcome {
     sleep(rest);
     let pace = (count(&shared.sent) - sent) as f64 / since.elapsed().as_secs_f64() / size.flows as f64;
     let after = mappings(lab);
+    let changed: Vec<_> = before.difference(&after).collect();
     let rows = rows(lab, "sessions");
     let riding = rows.iter().filter(|row| row["dst4_port"] == PORT && row["path"] == "fast").count();
     shared.end.store(true, Ordering::SeqCst);
@@ -124,7 +135,8 @@ pub fn run(lab: &mut TestLab, size: Size, event: &Event) -> Outcome {
         udp_lost: count(&shared.sent) - count(&shared.back),
         pace,
         mappings: before.len(),
-        changed: before.difference(&after).count(),
+        changed: changed.len(),
+        udp_changed: changed.iter().filter(|row| row.starts_with(r#""udp""#)).count(),
         new_flow,
         riding,
     }
@@ -170,7 +182,7 @@ fn probe(lab: &TestLab, start: Instant) -> JoinHandle<Duration> {
     thread::spawn(move || {
         let ask = move || {
             while start.elapsed() < Duration::from_secs(30) {
-                let socket = StdUdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap();
+                let socket = StdUdpSocket::bind((address(0), 0)).unwrap();
                 socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
                 // Without a gateway the way may be refused.
                 if socket.send_to(b"new", to).is_ok() && socket.recv(&mut [0; 16]).is_ok() {
@@ -182,6 +194,11 @@ fn probe(lab: &TestLab, start: Instant) -> JoinHandle<Duration> {
         };
         client.netns().run(ask).unwrap()
     })
+}
+
+/// Address of one of the client's hosts.
+fn address(host: usize) -> Ipv6Addr {
+    Ipv6Addr::from_bits(Plan::client6(1).to_bits() + 0x1_0000 + host as u128)
 }
 
 fn server6(lab: &TestLab) -> SocketAddr {
@@ -244,8 +261,9 @@ fn ask(lab: &TestLab, size: Size, shared: &Arc<Shared>) -> JoinHandle<()> {
             for i in 0..size.flows {
                 // Spread over the time between two questions.
                 let late = size.period().mul_f64(i as f64 / size.flows as f64);
-                tasks.push(tokio::spawn(udp_flow(to, size, late, shared.clone())));
-                tasks.push(tokio::spawn(tcp_flow(to, size, late, shared.clone())));
+                let from = (address(i % size.hosts), 0).into();
+                tasks.push(tokio::spawn(udp_flow(from, to, size, late, shared.clone())));
+                tasks.push(tokio::spawn(tcp_flow(from, to, size, late, shared.clone())));
             }
             for task in tasks {
                 task.await.unwrap();
@@ -264,8 +282,8 @@ fn ticks(size: Size, late: Duration, begin: tokio::time::Instant) -> tokio::time
     ticks
 }
 
-async fn udp_flow(to: SocketAddr, size: Size, late: Duration, shared: Arc<Shared>) {
-    let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).await.unwrap();
+async fn udp_flow(from: SocketAddr, to: SocketAddr, size: Size, late: Duration, shared: Arc<Shared>) {
+    let socket = UdpSocket::bind(from).await.unwrap();
     socket.connect(to).await.unwrap();
     let mut bytes = [0; 64];
     // Until it rides, which is not what is measured.
@@ -300,8 +318,10 @@ async fn udp_flow(to: SocketAddr, size: Size, late: Duration, shared: Arc<Shared
     }
 }
 
-async fn tcp_flow(to: SocketAddr, size: Size, late: Duration, shared: Arc<Shared>) {
-    let stream = TcpStream::connect(to).await.unwrap();
+async fn tcp_flow(from: SocketAddr, to: SocketAddr, size: Size, late: Duration, shared: Arc<Shared>) {
+    let socket = TcpSocket::new_v6().unwrap();
+    socket.bind(from).unwrap();
+    let stream = socket.connect(to).await.unwrap();
     stream.set_nodelay(true).unwrap();
     let (mut from, mut into) = stream.into_split();
     shared.open.fetch_add(1, Ordering::SeqCst);
