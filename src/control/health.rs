@@ -139,6 +139,12 @@ texts! {
         Gateway { socket: String }
             en "the gateway does not answer on {socket}"
             vi "cổng không trả lời trên {socket}";
+        Forward { chain: String }
+            en "the firewall chain {chain} is new, filters forwarded packets and does not see those of the fast path: restart, or set fastpath.mode = \"on\""
+            vi "chuỗi tường lửa {chain} mới xuất hiện, lọc gói chuyển tiếp và không thấy gói đi đường nhanh: hãy khởi động lại, hoặc đặt fastpath.mode = \"on\"";
+        Conntrack { user: String }
+            en "connection tracking is in use now ({user}) and does not see the packets of the fast path: restart, or set fastpath.mode = \"on\""
+            vi "theo dõi kết nối nay được dùng ({user}) và không thấy gói đi đường nhanh: hãy khởi động lại, hoặc đặt fastpath.mode = \"on\"";
         Told
             en "the gateway says that it does not translate"
             vi "cổng báo rằng nó không chuyển dịch";

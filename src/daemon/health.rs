@@ -13,10 +13,12 @@ use tokio::time::{MissedTickBehavior, interval, timeout, timeout_at};
 use super::control::{Control, Mailbox, Stop};
 use super::now;
 use super::worker::{Request, Requests};
+use crate::control::config::FastMode;
 use crate::control::health::{Ailment, Machine, TranslatorHealth};
 use crate::control::plan::{HealthPlan, Plan, TranslatorPlan};
 use crate::dns64;
 use crate::io::dns_net;
+use crate::io::netfilter::{self, OnPath};
 use crate::io::netlink::NetlinkError;
 use crate::text::Lang;
 use crate::xlat::canned::{Failure, PEER};
@@ -25,6 +27,8 @@ use crate::xlat::canned::{Failure, PEER};
 pub const PACE: Duration = Duration::from_secs(1);
 /// Looks from one try of the outside targets to the next.
 const TARGETS_EVERY: u32 = 5;
+/// Looks from one reading of the firewall to the next.
+const FIREWALL_EVERY: u32 = 10;
 
 type Probe = oneshot::Receiver<Result<(), Failure>>;
 
@@ -111,6 +115,7 @@ pub async fn watch(control: Arc<Control>) {
         had_internet: false,
         looks: 0,
         dead_targets: Vec::new(),
+        bypassed: None,
         control,
     };
     let mut machine = Machine::default();
@@ -139,6 +144,8 @@ struct Watcher {
     looks: u32,
     /// The outside targets, when none of them answered the last time.
     dead_targets: Vec<SocketAddr>,
+    /// What the fast path passes by, where it should pass nothing by.
+    bypassed: Option<Ailment>,
 }
 
 impl Watcher {
@@ -169,7 +176,25 @@ impl Watcher {
             let found = if counts { &mut look.failing } else { &mut look.warnings };
             found.push(Ailment::Targets { list: list.join(", ") });
         }
+        // At the start there was nothing: what there is now came later.
+        let minds = plan.fastpath.mode == FastMode::Auto && control.fast.is_ok();
+        if minds && self.looks.is_multiple_of(FIREWALL_EVERY) {
+            self.bypassed = bypassed().await;
+        }
+        look.warnings.extend(self.bypassed.clone());
         look
+    }
+}
+
+/// What the kernel's firewall would have to see and does not.
+async fn bypassed() -> Option<Ailment> {
+    // Long rule sets take a while.
+    match tokio::task::spawn_blocking(netfilter::on_path).await {
+        Ok(Ok(None)) => None,
+        Ok(Ok(Some(OnPath::Forward { chain }))) => Some(Ailment::Forward { chain }),
+        Ok(Ok(Some(OnPath::Conntrack { user }))) => Some(Ailment::Conntrack { user }),
+        Ok(Err(error)) => Some(Ailment::Kernel { reason: error.to_string() }),
+        Err(error) => Some(Ailment::Kernel { reason: error.to_string() }),
     }
 }
 

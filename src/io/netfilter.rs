@@ -1,5 +1,4 @@
-//! What of the kernel's firewall sees forwarded packets: nf_tables over netlink, and the tables of the old iptables. At
-//! start only.
+//! What of the kernel's firewall sees forwarded packets: nf_tables over netlink, and the tables of the old iptables.
 
 use std::io;
 use std::os::fd::AsRawFd;

@@ -192,6 +192,13 @@ fn a_firewall_that_would_be_bypassed_keeps_auto_off_and_not_on() {
     ] {
         let mut lab = lab("mode = \"auto\"");
         lab.on("gw", &["nft", rules]);
+        // Who adds it later is told that it misses something.
+        let warned = || json(&lab, &["status"])["translator"]["warnings"].to_string().contains("fast path");
+        let since = Instant::now();
+        while !warned() {
+            assert!(since.elapsed() < Duration::from_secs(20), "nobody says that {rules} is passed by");
+            sleep(Duration::from_millis(200));
+        }
         lab.sampan(&["stop"]).unwrap().check().unwrap();
         assert!(lab.wait_service("gateway", Duration::from_secs(10)).unwrap());
         lab.restart_gateway().unwrap();
