@@ -4,9 +4,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::mapping::Mapping;
 use super::{Siit, Turn};
+use crate::xlat::FlowPair;
 use crate::xlat::canned::{Failure, PEER, PORT, there_and_back};
 use crate::xlat::eam::Home;
-use crate::xlat::{FlowPair, v4_to_v6, v6_to_v4};
 
 impl Siit {
     /// Translates a canned packet of a mapped node there and back. Without any such node there is nothing that could
@@ -16,23 +16,7 @@ impl Siit {
         let Some((src6, src4)) = node(mapping) else { return Ok(()) };
         let dst6 = mapping.prefix.embed(PEER);
         let flow = FlowPair { src6, port6: PORT, dst6, src4, port4: PORT, dst4: PEER, peer_port: PORT };
-        let (mtu, hop) = (self.settings.mtu, self.hop(Turn::First));
-        let to_v4 = v6_to_v4::Context {
-            hop,
-            mtu4: mtu.v4,
-            id: 0,
-            mss: self.settings.mss_clamp,
-            tos: self.settings.classes.tos,
-        };
-        let to_v6 = v4_to_v6::Context {
-            hop,
-            mtu6: mtu.v6,
-            mtu4: mtu.v4,
-            lowest_ipv6_mtu: mtu.lowest_ipv6,
-            id: 0,
-            mss: self.settings.mss_clamp,
-            traffic_class: self.settings.classes.traffic_class,
-        };
+        let (to_v4, to_v6) = (self.context4(self.settings.mtu.v4, 0), self.context6(Turn::First, 0));
         let [scratch, _] = &mut self.scratch;
         there_and_back(&flow, &to_v4, &to_v6, scratch)
     }

@@ -89,22 +89,27 @@ impl Siit {
         };
         let delta = Delta::v6_to_v4(&flow).reversed();
         let rewrite = Rewrite { src: src6, dst: dst6, src_port, dst_port, delta };
-        let mtu = self.settings.mtu;
-        let context = v4_to_v6::Context {
-            hop: self.hop(turn),
-            mtu6: mtu.v6,
-            mtu4: mtu.v4,
-            lowest_ipv6_mtu: mtu.lowest_ipv6,
-            // Nothing is put together here.
-            id: view.id.into(),
-            mss: self.settings.mss_clamp,
-            traffic_class: self.settings.classes.traffic_class,
-        };
+        // Nothing is put together here.
+        let context = self.context6(turn, view.id.into());
         let plan = v4_to_v6::plan(view, packet, &rewrite, &context)?;
         plan.apply(packet);
         let Some(cut) = plan.cut else { return Ok(sent(sink.send(packet, Sent::Translated))) };
         let mut accepted = true;
         frag::cut(packet, cut, &mut self.scratch, |piece| accepted &= sink.send(piece, Sent::Piece));
         Ok(sent(accepted))
+    }
+
+    /// What a translation to IPv6 goes by.
+    pub(super) const fn context6(&self, turn: Turn, id: u32) -> v4_to_v6::Context {
+        let mtu = self.settings.mtu;
+        v4_to_v6::Context {
+            hop: self.hop(turn),
+            mtu6: mtu.v6,
+            mtu4: mtu.v4,
+            lowest_ipv6_mtu: mtu.lowest_ipv6,
+            id,
+            mss: self.settings.mss_clamp,
+            traffic_class: self.settings.classes.traffic_class,
+        }
     }
 }

@@ -86,13 +86,8 @@ impl Siit {
         // What turns back does not leave on the IPv4 side; it must fit the IPv6 side as it is.
         let mtu4 = if turns { mtu.v6.saturating_sub(20) } else { mtu.v4 };
         let segments = packet.segments(view.l4 + view.payload.header_len());
-        let context = v6_to_v4::Context {
-            hop: self.hop(Turn::First),
-            mtu4,
-            id: self.idents.next(src4, dst4, view.protocol, segments),
-            mss: self.settings.mss_clamp,
-            tos: self.settings.classes.tos,
-        };
+        let id = self.idents.next(src4, dst4, view.protocol, segments);
+        let context = self.context4(mtu4, id);
         let plan = v6_to_v4::plan(view, packet, &rewrite, &context)?;
         plan.apply(packet);
         if turns {
@@ -115,6 +110,17 @@ impl Siit {
             Ok(verdict) => verdict,
             // There is no IPv4 sender to tell.
             Err(refusal) => Verdict::Dropped(refusal.reason),
+        }
+    }
+
+    /// What a translation to IPv4 goes by, with packets of `mtu4` bytes at most.
+    pub(super) const fn context4(&self, mtu4: u16, id: u16) -> v6_to_v4::Context {
+        v6_to_v4::Context {
+            hop: self.hop(Turn::First),
+            mtu4,
+            id,
+            mss: self.settings.mss_clamp,
+            tos: self.settings.classes.tos,
         }
     }
 }
